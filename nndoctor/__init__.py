@@ -1,0 +1,53 @@
+"""nndoctor: the doctor for neural network training.
+
+Importing it imports no torch; the public names load what they need when they are first used.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from nndoctor.doctor import Doctor as Doctor
+    from nndoctor.doctor import wrap as wrap
+    from nndoctor.findings import Diagnosis as Diagnosis
+    from nndoctor.findings import Evidence as Evidence
+    from nndoctor.findings import Finding as Finding
+    from nndoctor.findings import Fix as Fix
+    from nndoctor.findings import Severity as Severity
+    from nndoctor.signals import Frame as Frame
+    from nndoctor.signals import Signal as Signal
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "Doctor": "nndoctor.doctor",
+    "wrap": "nndoctor.doctor",
+    "Diagnosis": "nndoctor.findings",
+    "Evidence": "nndoctor.findings",
+    "Finding": "nndoctor.findings",
+    "Fix": "nndoctor.findings",
+    "Severity": "nndoctor.findings",
+    "Frame": "nndoctor.signals",
+    "Signal": "nndoctor.signals",
+}
+
+__all__ = [
+    "Diagnosis",
+    "Doctor",
+    "Evidence",
+    "Finding",
+    "Fix",
+    "Frame",
+    "Severity",
+    "Signal",
+    "__version__",
+    "wrap",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOME:
+        return getattr(import_module(_HOME[name]), name)
+    raise AttributeError(f"module 'nndoctor' has no attribute {name!r}")

@@ -1,0 +1,244 @@
+"""What the doctor says: evidence, fixes, findings, and the diagnosis of a run.
+
+A leaf module of plain records; engine, record and reports pass them on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from enum import IntEnum
+from typing import Any, Literal, TypeAlias
+
+Confidence: TypeAlias = Literal["high", "medium", "low"]
+Safety: TypeAlias = Literal["safe", "unsafe", "manual"]
+State: TypeAlias = Literal["pending", "firing", "clearing", "cleared"]
+
+
+class Severity(IntEnum):
+    """How much a finding matters; comparable, the larger the worse."""
+
+    INFO = 0
+    WARNING = 1
+    ERROR = 2
+    CRITICAL = 3
+
+    @property
+    def label(self) -> str:
+        return self.name.lower()
+
+    @staticmethod
+    def parse(text: str) -> Severity:
+        """The severity called `text`. Raises ValueError that lists the four names."""
+        try:
+            return Severity[text.upper()]
+        except KeyError:
+            raise ValueError(f"unknown severity {text!r}; expected info, warning, error or critical") from None
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """One signal that speaks for a finding.
+
+    Args:
+        signal: the name or expression, as the rule writes it.
+        target: layer, parameter or group it was read at; None for a signal of the run.
+        value: its value when the rule fired (the latest while it fires).
+        threshold: what it was compared with, None where there is no single one.
+        comparison: ``>``, ``<``, ... between value and threshold.
+        unit: unit of value and threshold.
+        steps, values: the series around the first firing step, at most 200 steps to each side.
+    """
+
+    signal: str
+    target: str | None
+    value: float
+    threshold: float | None = None
+    comparison: str = ""
+    unit: str = ""
+    steps: tuple[int, ...] = ()
+    values: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Fix:
+    """What to change: a title, the computed values to set, and how sure and how safe it is."""
+
+    title: str
+    set: Mapping[str, float | str] = field(default_factory=dict)
+    confidence: Confidence = "medium"
+    safety: Safety = "manual"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One rule's statement about the run, merged over all the targets it fired at.
+
+    Args:
+        rule: id of the rule.
+        diagnosis: name of the catalogue entry it supports; stable.
+        severity, confidence: how bad, how sure.
+        targets: module, parameter or group names; empty for a finding of the run as a whole.
+        first_step, last_step: first step at which it fired, last step at which it still did.
+        state: ``firing``, ``clearing`` or ``cleared``.
+        message: one sentence with the numbers in it.
+        evidence: the signals it rests on.
+        fixes: best first; empty for a symptom, whose cause carries the fix.
+        explained_by: id of the rule that is its root cause, None where this is the root cause.
+        suppressed: the reason given for silencing it, None where it speaks.
+    """
+
+    rule: str
+    diagnosis: str
+    severity: Severity
+    confidence: Confidence
+    targets: tuple[str, ...]
+    first_step: int
+    last_step: int
+    state: State = "firing"
+    message: str = ""
+    evidence: tuple[Evidence, ...] = ()
+    fixes: tuple[Fix, ...] = ()
+    explained_by: str | None = None
+    suppressed: str | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        data = asdict(self)
+        data["severity"] = self.severity.label
+        return data
+
+    @staticmethod
+    def from_dict(data: Mapping[str, Any]) -> Finding:
+        plain = dict(data)
+        plain["severity"] = Severity.parse(data["severity"])
+        plain["targets"] = tuple(data.get("targets", ()))
+        plain["evidence"] = tuple(
+            Evidence(**{**e, "steps": tuple(e.get("steps", ())), "values": tuple(e.get("values", ()))})
+            for e in data.get("evidence", ())
+        )
+        plain["fixes"] = tuple(Fix(**f) for f in data.get("fixes", ()))
+        return Finding(**plain)
+
+
+@dataclass(frozen=True, slots=True)
+class NotExamined:
+    """A rule that could not be judged, and why (``act.dead_fraction was never measured``)."""
+
+    rule: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class ProbeFailure:
+    """A probe that raised and was dismissed; training went on."""
+
+    probe: str
+    step: int
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
+class Diagnosis:
+    """Everything the doctor has to say about one run.
+
+    Args:
+        findings: root causes first, worst first; then the symptoms they explain.
+        not_examined: rules that could not be judged, and why.
+        probe_failures: probes that were dismissed.
+        steps: the last step judged.
+        rules: how many rules were loaded.
+        layers: how many layers the run has.
+        facts: what the run was (model, optimizer, loss, versions, what it was taken to be).
+    """
+
+    findings: tuple[Finding, ...] = ()
+    not_examined: tuple[NotExamined, ...] = ()
+    probe_failures: tuple[ProbeFailure, ...] = ()
+    steps: int = 0
+    rules: int = 0
+    layers: int = 0
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def root_causes(self) -> tuple[Finding, ...]:
+        """Findings above info that nothing else explains and nobody has silenced."""
+        return tuple(
+            f
+            for f in self.findings
+            if f.explained_by is None and f.suppressed is None and f.severity > Severity.INFO
+        )
+
+    @property
+    def worst(self) -> Severity | None:
+        """The worst severity of all findings that are not silenced; None for a clean run."""
+        return max((f.severity for f in self.findings if f.suppressed is None), default=None)
+
+    @property
+    def verdict(self) -> str:
+        """One sentence: how many findings, the root cause, and what to change."""
+        return verdict(self)
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "verdict": self.verdict,
+            "steps": self.steps,
+            "rules": self.rules,
+            "layers": self.layers,
+            "findings": [f.to_dict() for f in self.findings],
+            "not_examined": [asdict(n) for n in self.not_examined],
+            "probe_failures": [asdict(p) for p in self.probe_failures],
+            "facts": dict(self.facts),
+        }
+
+
+def ordered(findings: Sequence[Finding]) -> tuple[Finding, ...]:
+    """Root causes first, the worst and earliest of them first; then symptoms in the same order."""
+    confidence_rank = {"high": 0, "medium": 1, "low": 2}
+    return tuple(
+        sorted(
+            findings,
+            key=lambda f: (
+                f.suppressed is not None,
+                f.explained_by is not None,
+                -f.severity,
+                confidence_rank[f.confidence],
+                f.first_step,
+                f.rule,
+            ),
+        )
+    )
+
+
+def format_value(value: float | str) -> str:
+    """A number as a person would write it into a script: ``2e-4``, ``0.1``, ``64``."""
+    if isinstance(value, str):
+        return value
+    text = f"{value:.6g}"
+    if "e" in text:
+        mantissa, exponent = text.split("e")
+        return f"{mantissa}e{int(exponent)}"
+    if value and abs(value) < 1e-3:
+        mantissa, exponent = f"{value:.5e}".split("e")
+        return f"{mantissa.rstrip('0').rstrip('.')}e{int(exponent)}"
+    return text
+
+
+def describe_fix(fix: Fix) -> str:
+    """``lr=2e-4, eps=1e-6`` where the fix sets values, its title otherwise."""
+    if not fix.set:
+        return fix.title
+    return "set " + ", ".join(f"{key}={format_value(value)}" for key, value in fix.set.items())
+
+
+def verdict(diagnosis: Diagnosis) -> str:
+    """The one sentence that sums a diagnosis up."""
+    loud = [f for f in diagnosis.findings if f.severity > Severity.INFO and f.suppressed is None]
+    if not loud:
+        steps = f"{diagnosis.steps:,}".replace(",", " ")
+        return f"No problems found in {steps} steps ({diagnosis.rules} rules, {diagnosis.layers} layers)."
+    roots = diagnosis.root_causes
+    names = ", ".join(dict.fromkeys(f.diagnosis for f in roots)) or loud[0].diagnosis
+    first = roots[0] if roots else loud[0]
+    counted = f"{len(loud)} finding{'s' * (len(loud) != 1)}, {len(roots)} root cause{'s' * (len(roots) != 1)}"
+    remedy = f" -> {describe_fix(first.fixes[0])}" if first.fixes else ""
+    return f"{counted}: {names}{remedy} (nndoctor explain {first.rule})"

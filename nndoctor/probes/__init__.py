@@ -1,0 +1,1 @@
+"""Probes: one file per family of measurements."""

@@ -1,0 +1,1 @@
+"""The rule language: loading, expressions, judging, testing."""

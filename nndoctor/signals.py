@@ -1,0 +1,311 @@
+"""What can be measured: signals, the targets they run over, and one step's measurements.
+
+A leaf module: it imports nothing of ours and no torch, because everything to the right of the
+probes (history, rules, record, reports) is built on it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+Axis: TypeAlias = Literal["run", "layer", "param", "group", "rank"]
+AXES: tuple[Axis, ...] = ("run", "layer", "param", "group", "rank")
+
+OBSERVED_PREFIX = "observed."
+"""Signals under this prefix are whatever the user handed to ``Doctor.observe``; always per run."""
+
+
+@dataclass(frozen=True, slots=True)
+class Signal:
+    """One thing that can be measured: its name, what it runs over, its unit and its formula."""
+
+    name: str
+    per: Axis
+    unit: str
+    help: str
+    reference: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Targets:
+    """The names that the arrays of a frame run over.
+
+    Targets only ever grow at the end: a name keeps its index for the whole run, so the arrays of an
+    older frame are prefixes of what a newer one would hold.
+
+    Args:
+        layers: module names in registration order, then functional activations (``encoder/relu``).
+        layer_kinds: the class of each layer (``Conv2d``), ``relu()`` for a functional call.
+        layer_depths: rank of each layer in the first forward pass; -1 where it was never called.
+        params: qualified parameter names, tied weights once.
+        param_layers: index into ``layers`` of the module that owns each parameter.
+        param_shapes: shape of each parameter.
+        groups: optimizer parameter groups (``adam[0]``).
+    """
+
+    layers: tuple[str, ...] = ()
+    layer_kinds: tuple[str, ...] = ()
+    layer_depths: tuple[int, ...] = ()
+    params: tuple[str, ...] = ()
+    param_layers: tuple[int, ...] = ()
+    param_shapes: tuple[tuple[int, ...], ...] = ()
+    groups: tuple[str, ...] = ()
+    ranks: tuple[str, ...] = ("0",)
+
+    def names(self, axis: Axis) -> tuple[str, ...]:
+        """The target names along `axis`; the run itself has the one name ``run``."""
+        if axis == "run":
+            return ("run",)
+        return {"layer": self.layers, "param": self.params, "group": self.groups, "rank": self.ranks}[axis]
+
+    def size(self, axis: Axis) -> int:
+        return len(self.names(axis))
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @staticmethod
+    def from_dict(data: Mapping[str, Any]) -> Targets:
+        shapes = tuple(tuple(int(n) for n in shape) for shape in data.get("param_shapes", ()))
+        plain = {key: tuple(value) for key, value in data.items() if key != "param_shapes"}
+        return Targets(param_shapes=shapes, **plain)
+
+
+Values: TypeAlias = NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """What was measured on one step.
+
+    Args:
+        step: optimizer steps completed when the frame was closed; the first frame has step 1.
+        time: seconds since the epoch (wall clock) at which the step ended.
+        epoch: completed passes over the training loader, None where no loader was seen.
+        values: signal name to float32 array over the signal's targets, shape (1,) for a run signal.
+            Only what was measured is in it; NaN inside an array means that this one target was not
+            measured. A measured NaN is told by the ``*.nonfinite`` signals, never by a NaN here.
+    """
+
+    step: int
+    time: float
+    epoch: float | None = None
+    values: Mapping[str, Values] = field(default_factory=dict)
+
+
+class Catalogue:
+    """Every signal that rules may name, by name.
+
+    >>> CATALOGUE["grad.norm"].per
+    'layer'
+    >>> "observed.bleu" in CATALOGUE
+    True
+    """
+
+    def __init__(self, signals: Iterable[Signal]) -> None:
+        self._signals: dict[str, Signal] = {}
+        for signal in signals:
+            if signal.name in self._signals:
+                raise ValueError(f"signal {signal.name!r} is declared twice in the catalogue")
+            self._signals[signal.name] = signal
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._signals or (
+            isinstance(name, str) and name.startswith(OBSERVED_PREFIX) and len(name) > len(OBSERVED_PREFIX)
+        )
+
+    def __getitem__(self, name: str) -> Signal:
+        if name in self._signals:
+            return self._signals[name]
+        if name in self:
+            return Signal(name, "run", "as observed", "A value handed to Doctor.observe().")
+        raise KeyError(name)
+
+    def __iter__(self) -> Iterator[Signal]:
+        return iter(self._signals.values())
+
+    def __len__(self) -> int:
+        return len(self._signals)
+
+    def names(self) -> tuple[str, ...]:
+        return tuple(self._signals)
+
+    def extended(self, signals: Iterable[Signal]) -> Catalogue:
+        """A new catalogue with `signals` added, for probes that a user brings along."""
+        return Catalogue((*self._signals.values(), *signals))
+
+
+def _signals(per: Axis, *rows: tuple[str, ...]) -> tuple[Signal, ...]:
+    return tuple(Signal(row[0], per, *row[1:]) for row in rows)
+
+
+KINGMA = "Kingma & Ba 2015, Adam, algorithm 1"
+KARPATHY = "Stanford CS231n notes, neural networks 3, 'ratio of weights to updates'"
+
+_LOSS = _signals(
+    "run",
+    ("loss", "loss", "Mean of the scalars handed to backward() during the step, unscaled under AMP."),
+    ("loss.micro_min", "loss", "Smallest of the step's micro-step losses."),
+    ("loss.micro_max", "loss", "Largest of the step's micro-step losses."),
+    ("loss.nonfinite", "count", "Losses of this step that were NaN or infinite."),
+    ("loss.chance", "loss", "Loss of a uniform guess, ln(classes), where the loss is a cross entropy."),
+    ("loss.softmax_twice", "0 or 1", "1 if the loss applies (log-)softmax or a sigmoid to the output of a softmax or sigmoid."),
+    ("loss.broadcast", "factor", "Elements the loss compares, divided by elements the model predicted; above 1 a shape broadcast."),
+    ("loss.reached_fraction", "fraction", "Share of the trainable parameters that the graph of the loss reaches."),
+    ("val.loss", "loss", "Validation loss: observed, or seen in forward passes without gradients."),
+    ("val.accuracy", "fraction", "Validation accuracy, as observed."),
+)
+
+_RATE = _signals(
+    "run",
+    ("lr", "1", "Learning rate of the first parameter group of the first optimizer."),
+    ("lr.initial", "1", "That learning rate at the first step."),
+    ("lr.peak", "1", "Largest learning rate so far."),
+    ("lr.changes", "count", "How often the learning rate changed between two steps so far."),
+    ("lr.adaptive", "0 or 1", "1 for optimizers that divide by a running gradient size (Adam and kin)."),
+) + _signals(
+    "group",
+    ("group.lr", "1", "Learning rate of the parameter group."),
+    ("group.weight_decay", "1", "Weight decay of the parameter group."),
+    ("group.momentum", "1", "Momentum, or beta1 of Adam and kin."),
+    ("group.beta2", "1", "Decay of the second moment.", KINGMA),
+    ("group.eps", "1", "Epsilon added to the root of the second moment.", KINGMA),
+)
+
+_GRADIENTS = _signals(
+    "run",
+    ("grad.total_norm", "1", "L2 norm of all gradients as the optimizer sees them (after clipping and unscaling)."),
+    ("grad.total_norm_preclip", "1", "L2 norm before clipping, as clip_grad_norm_ returned it."),
+    ("clip.max_norm", "1", "Threshold handed to clip_grad_norm_."),
+    ("grad.nonfinite_total", "count", "Parameters whose gradient norm is NaN or infinite."),
+) + _signals(
+    "layer",
+    ("grad.norm", "1", "L2 norm of the gradients of the layer's own parameters."),
+    ("grad.rms", "1", "Root mean square of the gradients of the layer's own parameters."),
+    ("grad.nonfinite", "count", "The layer's own parameters whose gradient norm is NaN or infinite."),
+    ("grad.snr", "1", "Gradient signal to noise over steps: median of |mean| / std of the layer's sketched elements."),
+) + _signals(
+    "param",
+    ("param.grad.norm", "1", "L2 norm of the gradient, exact."),
+    ("param.grad.mean", "1", "Mean of the gradient over the sketched elements."),
+    ("param.grad.var", "1", "Variance of the gradient over the sketched elements."),
+    ("param.grad.nonfinite", "0 or 1", "1 if the gradient norm is NaN or infinite."),
+    ("param.grad.time_var", "1", "Variance of the gradient over steps, E[g^2] - E[g]^2 by exponential means, averaged over the sketched elements."),
+    ("param.grad.snr", "1", "Median over sketched elements of |E[g]| / std[g] over steps."),
+    ("param.grad.cosine", "1", "Cosine of this sampled gradient with the previous sampled one, on the sketch."),
+    ("param.has_grad", "0 or 1", "1 if the parameter had a gradient when the optimizer stepped."),
+)
+
+_WEIGHTS = _signals(
+    "layer",
+    ("weight.norm", "1", "L2 norm of the layer's own weights (parameters of two or more dimensions; all where there are none)."),
+    ("weight.nonfinite", "count", "The layer's own parameters whose norm is NaN or infinite."),
+    ("update.ratio", "1", "Update norm over weight norm, |w_new - w_old| / |w_old|, over the layer's weights of two or more dimensions.", KARPATHY),
+) + _signals(
+    "param",
+    ("param.weight.norm", "1", "L2 norm of the parameter, estimated on the sketch (exact up to 1024 elements)."),
+    ("param.weight.std", "1", "Standard deviation of the sketched elements."),
+    ("param.weight.gain", "1", "Standard deviation times sqrt(fan_in): about 1 for LeCun, 1.41 for He initialisation.", "He et al. 2015, Delving deep into rectifiers, eq. 10"),
+    ("param.weight.constant", "0 or 1", "1 if all sketched elements of a weight of two or more dimensions are equal and the parameter was never trained."),
+    ("param.weight.default_init", "0 or 1", "1 if the weight still looks like torch's untrained default, uniform within 1/sqrt(fan_in)."),
+    ("param.update.norm", "1", "L2 norm of the change this step made, estimated on the sketch."),
+    ("param.update.ratio", "1", "Update norm over weight norm, |w_new - w_old| / |w_old|.", KARPATHY),
+    ("param.update.projection", "1", "Effective learning rate -<dw, g> / <g, g> on the sketch.", "ikkuna, learning-rate by projection"),
+    ("param.changed", "0 or 1", "1 if any sketched element changed in this step."),
+    ("param.trainable", "0 or 1", "1 if requires_grad is set."),
+    ("param.in_optimizer", "0 or 1", "1 if an optimizer that the doctor sees holds the parameter."),
+    ("param.reached", "0 or 1", "1 if the graph of the loss reaches the parameter, in this step or an earlier one."),
+)
+
+_ADAM = _signals(
+    "param",
+    ("param.adam.m_norm", "1", "Root mean square of the first moment m on the sketch.", KINGMA),
+    ("param.adam.v_mean", "1", "Mean of the second moment v on the sketch.", KINGMA),
+    ("param.adam.m_hat_norm", "1", "Root mean square of the bias-corrected first moment m / (1 - beta1^t).", KINGMA),
+    ("param.adam.v_hat_mean", "1", "Mean of the bias-corrected second moment v / (1 - beta2^t).", KINGMA),
+    ("param.adam.update_rms", "1", "Root mean square of m_hat / (sqrt(v_hat) + eps): the step in units of the learning rate.", KINGMA),
+    ("param.adam.eps_fraction", "fraction", "Share of sketched elements with sqrt(v_hat) < 10 eps."),
+    ("param.adam.staleness", "1", "Root mean square of g / sqrt(v_hat) on the sketch; above about 2.3 the second moment lags.", "Wortsman et al. 2023, Stable and low-precision training, section 3"),
+)
+
+_ACTIVATIONS = _signals(
+    "layer",
+    ("act.mean", "1", "Mean of the layer's output over a sub-sample."),
+    ("act.std", "1", "Standard deviation of the layer's output over a sub-sample."),
+    ("act.rms", "1", "Root mean square of the layer's output over a sub-sample."),
+    ("act.max", "1", "Largest magnitude in the layer's output over a sub-sample."),
+    ("act.nonfinite", "count", "NaN or infinite elements in the sub-sample of the output (at least 1 if there are any in the sums)."),
+    ("act.first_nonfinite", "0 or 1", "1 at the first layer, in order of execution, whose output was not finite."),
+    ("act.dead_fraction", "fraction", "Units of a ReLU (channels, features) that were zero for every sample of the recent window.", "Trottier et al. 2017; per unit over samples, never per element"),
+    ("act.dead_samples", "count", "Samples the window behind act.dead_fraction has seen."),
+    ("act.saturated_fraction", "fraction", "Units of a sigmoid, tanh or softmax whose outputs were within 2 % of a limit for 95 % of samples.", "Glorot & Bengio 2010"),
+    ("act.batch_std", "1", "Standard deviation over the batch, averaged over units: 0 where the output ignores the input."),
+    ("layer.calls", "count", "Forward calls of the layer in this step."),
+    ("layer.eval_in_training", "0 or 1", "1 if a dropout or normalisation layer that serves trainable parameters ran in eval mode in a step that trained."),
+    ("layer.norm_batch", "count", "Samples per channel over which a batch normalisation took its statistics."),
+    ("time.forward", "s", "Wall time of the layer's own forward work (without its children)."),
+    ("time.backward", "s", "Wall time of the layer's own backward work."),
+)
+
+_DATA = _signals(
+    "run",
+    ("input.mean", "1", "Mean of the first floating-point model input over a sub-sample."),
+    ("input.std", "1", "Standard deviation of that input."),
+    ("input.min", "1", "Minimum of that input."),
+    ("input.max", "1", "Maximum of that input."),
+    ("input.nonfinite", "count", "NaN or infinite elements in the sub-sample of the input."),
+    ("input.feature_spread", "ratio", "Largest over median standard deviation of the features of a two-dimensional input."),
+    ("input.offset", "ratio", "|mean| / std, the largest over channels or features that vary."),
+    ("input.normalised_by_model", "0 or 1", "1 if the first layer that sees the input is a normalisation layer."),
+    ("input.batch_size", "samples", "Length of the first dimension of the model input."),
+    ("input.repeated", "steps", "Consecutive observed steps for which the model input was the same batch."),
+    ("target.mean", "1", "Mean of the targets (floating point)."),
+    ("target.std", "1", "Standard deviation of the targets (floating point)."),
+    ("target.min", "1", "Minimum of the targets."),
+    ("target.max", "1", "Maximum of the targets."),
+    ("target.nonfinite", "count", "NaN or infinite targets in the sub-sample."),
+    ("target.classes", "count", "Distinct values of integer targets in this batch."),
+    ("target.majority_fraction", "fraction", "Share of the most frequent integer target in this batch."),
+    ("target.regression", "0 or 1", "1 if the loss compares floating-point targets by distance (MSE, L1, Huber and kin)."),
+    ("loader.batches", "count", "Batches per epoch of the training loader."),
+)
+
+_LOOP = _signals(
+    "run",
+    ("loop.backwards", "count", "backward() calls since the previous step of the same optimizer."),
+    ("loop.forwards", "count", "Training forward passes of the model since the previous step."),
+    ("loop.stale_gradients", "0 or 1", "1 if the first backward of the step added to gradients that an earlier step had already applied."),
+    ("loop.gradients_cleared", "0 or 1", "1 if gradients that backward had computed were gone or zero when the optimizer stepped."),
+    ("loop.cleared_between_backwards", "0 or 1", "1 if gradients were cleared between two backward calls of one accumulation window."),
+    ("loop.steps_missing", "count", "Rounds of backward and clearing, or of backward alone, since any optimizer stepped."),
+    ("loop.unchanged", "0 or 1", "1 if the optimizer stepped with gradients and a learning rate above zero, yet no sketched weight changed."),
+    ("loop.eval_mode", "0 or 1", "1 if the model's root module was in eval mode in the forward pass of a training step, and that matters to a layer."),
+    ("loop.lr_steps_per_epoch", "count", "Changes of the learning rate during the last full epoch."),
+    ("loop.full_batch", "0 or 1", "1 if the training loader has one batch per epoch, or none was seen."),
+    ("loop.optimizers", "count", "Optimizers that stepped so far."),
+    ("step.skipped", "0 or 1", "1 if the gradient scaler skipped this step."),
+    ("step.skipped_total", "count", "Steps that the gradient scaler has skipped so far."),
+)
+
+_TIME = _signals(
+    "run",
+    ("step.time", "s", "Wall time from the end of the previous step to the end of this one."),
+    ("step.data_wait", "s", "Part of it spent waiting for the loader."),
+    ("step.data_wait_fraction", "fraction", "Data wait over step time."),
+    ("step.forward", "s", "Part of it inside training forward passes of the model."),
+    ("step.backward", "s", "Part of it inside backward()."),
+    ("step.optimizer", "s", "Part of it inside optimizer steps."),
+    ("step.loss", "s", "Part of it between the end of the forward pass and the start of backward."),
+    ("step.doctor", "s", "Part of it spent in the doctor's own blocks."),
+    ("step.other", "s", "What is left of the step: logging, transfers, evaluation, zero_grad."),
+    ("memory.process", "bytes", "Resident memory of the process."),
+    ("memory.accelerator", "bytes", "Memory allocated on the accelerator."),
+)
+
+CATALOGUE = Catalogue((*_LOSS, *_RATE, *_GRADIENTS, *_WEIGHTS, *_ADAM, *_ACTIVATIONS, *_DATA, *_LOOP, *_TIME))
+"""Every signal that the built-in probes measure."""

@@ -1,0 +1,1 @@
+"""Small models, real data, sick and healthy training runs."""
