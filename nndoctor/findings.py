@@ -242,3 +242,21 @@ def verdict(diagnosis: Diagnosis) -> str:
     counted = f"{len(loud)} finding{'s' * (len(loud) != 1)}, {len(roots)} root cause{'s' * (len(roots) != 1)}"
     remedy = f" -> {describe_fix(first.fixes[0])}" if first.fixes else ""
     return f"{counted}: {names}{remedy} (nndoctor explain {first.rule})"
+
+
+@dataclass(frozen=True, slots=True)
+class RuleDocs:
+    """What a rule's author wrote for people: the same text feeds explain, report and docs site."""
+
+    id: str
+    diagnosis: str
+    title: str
+    checks: str = ""
+    why: str = ""
+    causes: tuple[str, ...] = ()
+    confirm: str = ""
+    fixes: tuple[str, ...] = ()
+    known_problems: tuple[str, ...] = ()
+    explains: tuple[str, ...] = ()
+    explained_by: tuple[str, ...] = ()
+    references: tuple[str, ...] = ()
