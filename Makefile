@@ -4,7 +4,7 @@
 
 PYTHON ?= python3
 VENV   ?= .venv
-PIP    := $(VENV)/bin/python -m pip --disable-pip-version-check --no-input -q
+PIP    := $(VENV)/bin/python -m pip --disable-pip-version-check --no-input -qq
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test lint types bench pictures clean
@@ -39,7 +39,7 @@ clean:  ## remove the environment, caches and build output; recorded runs stay
 # Each stamp is redone when what it was made from has changed.
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null || { \
-	  echo "nndoctor needs Python 3.10 or newer; '$(PYTHON)' is $$($(PYTHON) --version 2>&1 || echo missing)." >&2; \
+	  echo "nndoctor needs Python 3.10 or newer; '$(PYTHON)' is $$($(PYTHON) --version 2>/dev/null || echo not found)." >&2; \
 	  echo "Say which one to use: make $(MAKECMDGOALS) PYTHON=/path/to/python3" >&2; exit 1; }
 	@$(PYTHON) -m venv $(VENV) >$(VENV).log 2>&1 || { \
 	  cat $(VENV).log >&2; rm -rf $(VENV) $(VENV).log; \
