@@ -188,7 +188,7 @@ _GRADIENTS = _signals(
     ("grad.norm", "1", "L2 norm of the gradients of the layer's own parameters."),
     ("grad.rms", "1", "Root mean square of the gradients of the layer's own parameters."),
     ("grad.nonfinite", "count", "The layer's own parameters whose gradient norm is NaN or infinite."),
-    ("grad.snr", "1", "Gradient signal to noise over steps: median of |mean| / std of the layer's sketched elements."),
+    ("grad.snr", "1", "Gradient signal to noise over steps: mean of param.grad.snr over the layer's own parameters, weighted by size."),
 ) + _signals(
     "param",
     ("param.grad.norm", "1", "L2 norm of the gradient, exact."),
@@ -196,7 +196,7 @@ _GRADIENTS = _signals(
     ("param.grad.var", "1", "Variance of the gradient over the sketched elements."),
     ("param.grad.nonfinite", "0 or 1", "1 if the gradient norm is NaN or infinite."),
     ("param.grad.time_var", "1", "Variance of the gradient over steps, E[g^2] - E[g]^2 by exponential means, averaged over the sketched elements."),
-    ("param.grad.snr", "1", "Median over sketched elements of |E[g]| / std[g] over steps."),
+    ("param.grad.snr", "1", "Gradient signal to noise over steps, |E[g]| / sqrt(trace Var[g]) on the sketch, freed of the noise in the mean."),
     ("param.grad.cosine", "1", "Cosine of this sampled gradient with the previous sampled one, on the sketch."),
     ("param.has_grad", "0 or 1", "1 if the parameter had a gradient when the optimizer stepped."),
 )
@@ -208,11 +208,11 @@ _WEIGHTS = _signals(
     ("update.ratio", "1", "Update norm over weight norm, |w_new - w_old| / |w_old|, over the layer's weights of two or more dimensions.", KARPATHY),
 ) + _signals(
     "param",
-    ("param.weight.norm", "1", "L2 norm of the parameter, estimated on the sketch (exact up to 1024 elements)."),
+    ("param.weight.norm", "1", "L2 norm of the parameter, estimated on the sketch (exact for small tensors)."),
     ("param.weight.std", "1", "Standard deviation of the sketched elements."),
     ("param.weight.gain", "1", "Standard deviation times sqrt(fan_in): about 1 for LeCun, 1.41 for He initialisation.", "He et al. 2015, Delving deep into rectifiers, eq. 10"),
-    ("param.weight.constant", "0 or 1", "1 if all sketched elements of a weight of two or more dimensions are equal and the parameter was never trained."),
-    ("param.weight.default_init", "0 or 1", "1 if the weight still looks like torch's untrained default, uniform within 1/sqrt(fan_in)."),
+    ("param.weight.constant", "0 or 1", "1 if all sketched elements of a weight of two or more dimensions are equal."),
+    ("param.weight.default_init", "0 or 1", "1 if the weight looks untrained: spread uniformly around zero (max / std = sqrt(3)), as torch's defaults leave it."),
     ("param.update.norm", "1", "L2 norm of the change this step made, estimated on the sketch."),
     ("param.update.ratio", "1", "Update norm over weight norm, |w_new - w_old| / |w_old|.", KARPATHY),
     ("param.update.projection", "1", "Effective learning rate -<dw, g> / <g, g> on the sketch.", "ikkuna, learning-rate by projection"),

@@ -1,0 +1,203 @@
+"""The one place where functions of torch are wrapped, because no hook exists for what they tell.
+
+Seen here: ``backward()`` (the loss, before its graph is gone), gradient clipping (the norm before it),
+the gradient scaler (the true loss, skipped steps), ``zero_grad``, the data loader's waits and epochs.
+Everything is put back when the last observer leaves; each wrapper calls the original first or last
+with the very same arguments, and an observer's failure is handed to the observer, never to the caller.
+"""
+
+from __future__ import annotations
+
+import functools
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from time import perf_counter
+from typing import Any, Protocol
+from weakref import WeakKeyDictionary
+
+import torch
+from torch.utils.data import DataLoader
+
+
+class Observer(Protocol):
+    """What a listener hears, in the thread in which it happens."""
+
+    def backward_begins(self, loss: object) -> None: ...
+
+    def backward_ended(self) -> None: ...
+
+    def gradients_zeroed(self, owner: object) -> None: ...
+
+    def clipped(self, total_norm: object, max_norm: object) -> None: ...
+
+    def loss_scaled(self, loss: object, scaled: object) -> None: ...
+
+    def scaler_stepped(self, optimizer: object) -> None: ...
+
+    def loader_started(self, loader: object) -> None: ...
+
+    def batch_loaded(self, loader: object, batch: object, seconds: float) -> None: ...
+
+    def observer_failed(self, event: str, error: Exception) -> None: ...
+
+
+class Interposer:
+    """Wraps torch's functions while at least one observer is there."""
+
+    def __init__(self) -> None:
+        self.observers: list[Observer] = []
+        self.missing: tuple[str, ...] = ()
+        self._undo: list[Callable[[], None]] = []
+        self._depth = threading.local()
+        self._lock = threading.RLock()
+        self._loaders: WeakKeyDictionary[Any, Any] = WeakKeyDictionary()
+
+    def add(self, observer: Observer) -> None:
+        with self._lock:
+            if not self.observers:
+                self._install()
+            if observer not in self.observers:
+                self.observers.append(observer)
+
+    def remove(self, observer: Observer) -> None:
+        with self._lock:
+            if observer in self.observers:
+                self.observers.remove(observer)
+                if not self.observers:
+                    self._uninstall()
+
+    def _tell(self, event: str, *args: object) -> None:
+        for observer in tuple(self.observers):
+            try:
+                getattr(observer, event)(*args)
+            except Exception as error:
+                observer.observer_failed(event, error)
+
+    @contextmanager
+    def _outermost(self) -> Iterator[bool]:
+        """True unless this thread is already inside a wrapped backward (reentrant checkpointing)."""
+        depth = getattr(self._depth, "value", 0)
+        self._depth.value = depth + 1
+        try:
+            yield depth == 0
+        finally:
+            self._depth.value = depth
+
+    def _install(self) -> None:
+        missing: list[str] = []
+        clip = torch.nn.utils.clip_grad
+        scaler = torch.amp.GradScaler
+        iterator = torch.utils.data.dataloader._BaseDataLoaderIter
+        for owner, name, wrapper in (
+            (torch.autograd, "backward", self._wrap_backward),
+            (torch.optim.Optimizer, "zero_grad", self._wrap_zero_grad),
+            (torch.nn.Module, "zero_grad", self._wrap_zero_grad),
+            # clip_grad_norm_ finds this helper in its module, however the user imported clip_grad_norm_ itself.
+            (clip, "_clip_grads_with_norm_", self._wrap_clip),
+            (scaler, "scale", self._wrap_scale),
+            (scaler, "step", self._wrap_scaler_step),
+            (DataLoader, "__iter__", self._wrap_loader_iter),
+            (iterator, "__next__", self._wrap_loader_next),
+        ):
+            if hasattr(owner, name):
+                self._replace(owner, name, wrapper)
+            else:
+                missing.append(f"{getattr(owner, '__name__', owner)}.{name}")
+        self.missing = tuple(missing)
+
+    def _replace(self, owner: Any, name: str, wrapper: Callable[[Callable[..., Any]], Callable[..., Any]]) -> None:
+        own = name in vars(owner)
+        original = getattr(owner, name)
+        replacement = functools.wraps(original)(wrapper(original))
+        setattr(owner, name, replacement)
+
+        def undo() -> None:
+            if getattr(owner, name) is not replacement:
+                return  # somebody wrapped it after us; our wrapper stays below theirs and only passes on
+            if own:
+                setattr(owner, name, original)
+            else:
+                delattr(owner, name)
+
+        self._undo.append(undo)
+
+    def _uninstall(self) -> None:
+        while self._undo:
+            self._undo.pop()()
+
+    def _wrap_backward(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        def backward(tensors: Any, *args: Any, **kwargs: Any) -> Any:
+            with self._outermost() as outermost:
+                if not outermost or not self.observers:
+                    return original(tensors, *args, **kwargs)
+                self._tell("backward_begins", tensors)
+                result = original(tensors, *args, **kwargs)
+                self._tell("backward_ended")
+                return result
+
+        return backward
+
+    def _wrap_zero_grad(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        def zero_grad(owner: Any, *args: Any, **kwargs: Any) -> Any:
+            result = original(owner, *args, **kwargs)
+            self._tell("gradients_zeroed", owner)
+            return result
+
+        return zero_grad
+
+    def _wrap_clip(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        def clip_grads_with_norm(parameters: Any, max_norm: Any, total_norm: Any, *args: Any, **kwargs: Any) -> Any:
+            self._tell("clipped", total_norm, max_norm)
+            return original(parameters, max_norm, total_norm, *args, **kwargs)
+
+        return clip_grads_with_norm
+
+    def _wrap_scale(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        def scale(scaler: Any, outputs: Any, *args: Any, **kwargs: Any) -> Any:
+            scaled = original(scaler, outputs, *args, **kwargs)
+            self._tell("loss_scaled", outputs, scaled)
+            return scaled
+
+        return scale
+
+    def _wrap_scaler_step(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        def step(scaler: Any, optimizer: Any, *args: Any, **kwargs: Any) -> Any:
+            result = original(scaler, optimizer, *args, **kwargs)
+            self._tell("scaler_stepped", optimizer)
+            return result
+
+        return step
+
+    def _wrap_loader_iter(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        def iterate(loader: Any) -> Any:
+            iterator = original(loader)
+            self._tell("loader_started", loader)
+            self._loaders[iterator] = loader
+            return iterator
+
+        return iterate
+
+    def _wrap_loader_next(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        def load(iterator: Any) -> Any:
+            begun = perf_counter()
+            batch = original(iterator)
+            self._tell("batch_loaded", self._loaders.get(iterator), batch, perf_counter() - begun)
+            return batch
+
+        return load
+
+
+def version_of(tensor: torch.Tensor) -> int:
+    """How often `tensor` was written in place. The one use of this attribute, which has no public name."""
+    return tensor._version
+
+
+def in_backward() -> bool:
+    """Whether the autograd engine is running in this thread (a forward then is a recomputation)."""
+    current = getattr(torch._C, "_current_graph_task_id", None)
+    return current is not None and current() != -1
+
+
+PROCESS = Interposer()
+"""Functions of torch are one per process, so is their interposer; it holds nothing while no doctor is attached."""
