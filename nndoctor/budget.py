@@ -1,0 +1,140 @@
+"""Decides what is measured on which step, so that the cost stays inside the promise.
+
+Open loop: the cadence of a tier is the smallest power of two at which its own measured cost is within
+its share of the step; it rises at once and falls only by a factor of four. A token bucket is the hard
+stop. Every input is handed in, so tests need no clock.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+SHARES: Mapping[str, float] = {"parameters": 0.4, "activations": 0.3, "times": 0.15, "graph": 0.1, "data": 0.05}
+"""How the budget is split over the tiers of probes."""
+
+DENSE_STEPS = 50
+"""Every step is measured at first, so that early disasters are caught."""
+
+FLOOR = 8
+SLOWEST_BY_DEFAULT = 32
+SLOWEST = 4096
+
+
+@dataclass
+class Cadence:
+    """How often one tier is measured.
+
+    Args:
+        share: allowed cost as a fraction of the step time.
+        fastest, slowest: limits of the cadence in steps, powers of two.
+    """
+
+    share: float
+    fastest: int = FLOOR
+    slowest: int = SLOWEST
+    every: int | None = None
+    cost: float | None = None
+    step_time: float | None = None
+    samples: int = 0
+
+    def observe_step(self, seconds: float) -> None:
+        """Learn the time of a step on which nothing was sampled; a stall counts at most threefold."""
+        if self.step_time is None:
+            self.step_time = seconds
+        else:
+            self.step_time += 0.1 * (min(seconds, 3 * self.step_time) - self.step_time)
+
+    def observe_cost(self, seconds: float) -> None:
+        """Learn what one sample cost; the first one is warm-up and does not count."""
+        self.samples += 1
+        if self.samples == 1:
+            return
+        self.cost = seconds if self.cost is None else max(0.0, self.cost + 0.3 * (seconds - self.cost))
+        if not self.step_time:
+            return
+        need = self.cost / (self.share * self.step_time)
+        every = self.fastest
+        while every < need and every < self.slowest:
+            every *= 2
+        if self.every is None or every > self.every or every <= self.every // 4:
+            self.every = every
+
+    @property
+    def affordable(self) -> bool:
+        """False if even the slowest cadence costs more than the share."""
+        if self.cost is None or not self.step_time:
+            return True
+        return self.cost / self.slowest <= self.share * self.step_time
+
+
+@dataclass
+class Budget:
+    """The sampling plan of a run.
+
+    Args:
+        budget: share of the step time that the doctor may cost, 0.01 for one percent.
+        cadence: measure every `cadence`-th step instead (reproducible runs); the budget is then not enforced.
+        dense: steps at the start that are always measured.
+    """
+
+    budget: float = 0.01
+    cadence: int | None = None
+    dense: int = DENSE_STEPS
+    tiers: dict[str, Cadence] = field(default_factory=dict)
+    spent: dict[str, float] = field(default_factory=dict)
+    elapsed: float = 0.0
+    spent_after_dense: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.budget <= 1:
+            raise ValueError(f"budget is the doctor's share of the step time, above 0 and at most 1; got {self.budget}")
+        if self.cadence is not None and self.cadence < 1:
+            raise ValueError(f"cadence is a number of steps, 1 or more; got {self.cadence}")
+        self.tiers = {name: Cadence(share * self.budget) for name, share in SHARES.items()}
+
+    def sampled(self, tier: str, step: int) -> bool:
+        """Whether `tier` is measured on optimizer step number `step` (1 is the first)."""
+        if step <= self.dense:
+            return True
+        every = self.every(tier)
+        return step % every == 0 and not self._overdrawn(step)
+
+    def every(self, tier: str) -> int:
+        """The present cadence of `tier` in steps."""
+        if self.cadence is not None:
+            return self.cadence
+        learnt = self.tiers[tier].every if tier in self.tiers else None
+        return SLOWEST_BY_DEFAULT if learnt is None else learnt
+
+    def _overdrawn(self, step: int) -> bool:
+        """The hard stop: what was spent since the dense phase is beyond the budget and a burst of 20 steps' worth."""
+        if self.cadence is not None:
+            return False
+        typical = next((c.step_time for c in self.tiers.values() if c.step_time), None)
+        if typical is None:
+            return False
+        return self.spent_after_dense > 2 * self.budget * self.elapsed + self.budget * 64 * typical
+
+    def step_took(self, step: int, seconds: float, own: float, sampled: bool) -> None:
+        """Book one step: wall seconds in all, and the doctor's own part."""
+        if step > self.dense:
+            self.elapsed += seconds
+            self.spent_after_dense += own
+        if not sampled or step <= self.dense:
+            for cadence in self.tiers.values():
+                cadence.observe_step(max(seconds - own, 1e-9))
+
+    def tier_cost(self, tier: str, seconds: float) -> None:
+        """Book what one sample of `tier` cost in CPU time of the training thread."""
+        self.spent[tier] = self.spent.get(tier, 0.0) + seconds
+        if tier in self.tiers:
+            self.tiers[tier].observe_cost(seconds)
+
+    def spend(self, tier: str, seconds: float) -> None:
+        """Book a cost that no cadence steers (hooks on every step, judging, writing)."""
+        self.spent[tier] = self.spent.get(tier, 0.0) + seconds
+
+    def switched_off(self) -> tuple[str, ...]:
+        """Tiers that even the slowest cadence cannot afford."""
+        return tuple(name for name, cadence in self.tiers.items() if not cadence.affordable)

@@ -1,0 +1,136 @@
+"""From what the probes collected to a Frame: one copy from each device, the rest in numpy.
+
+The last file that knows torch. ``pack`` runs in the training thread and waits for nothing; ``unpack``
+runs in the doctor's own thread and waits for the copy there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from nndoctor.probes.base import Measured
+from nndoctor.signals import Frame, Targets, Values
+
+RAW_LOSSES = "loss.raw"
+"""Name under which the micro-step losses of one step travel until ``unpack`` reduces them."""
+
+
+@dataclass
+class Payload:
+    """One step's measurements on their way to the host.
+
+    Args:
+        numbers: plain Python values.
+        copies: for each device, the concatenated float32 values, names and lengths, and the event after
+            which a pinned copy may be read (None on the CPU).
+    """
+
+    step: int
+    time: float
+    epoch: float | None
+    targets: Targets
+    numbers: dict[str, list[float]] = field(default_factory=dict)
+    copies: list[tuple[torch.Tensor, list[tuple[str, int]], torch.cuda.Event | None]] = field(default_factory=list)
+
+
+def pack(
+    step: int, time: float, epoch: float | None, targets: Targets, measured: Mapping[str, Measured]
+) -> Payload:
+    """Start one copy to the host per device and return at once."""
+    payload = Payload(step, time, epoch, targets)
+    by_device: dict[torch.device, list[tuple[str, torch.Tensor]]] = {}
+    for name, value in measured.items():
+        if isinstance(value, torch.Tensor):
+            by_device.setdefault(value.device, []).append((name, value.detach().reshape(-1)))
+        elif isinstance(value, list):
+            payload.numbers[name] = value
+        else:
+            payload.numbers[name] = [value]
+    for device, items in by_device.items():
+        flat = torch.cat([t.float() for _, t in items])  # a copy: later writes of the user do not show
+        layout = [(name, t.numel()) for name, t in items]
+        if device.type == "cuda":
+            host = torch.empty(flat.shape, dtype=flat.dtype, pin_memory=True)
+            host.copy_(flat, non_blocking=True)
+            event: torch.cuda.Event = torch.cuda.Event()  # type: ignore[no-untyped-call]
+            event.record(torch.cuda.current_stream(device))
+            payload.copies.append((host, layout, event))
+        else:
+            payload.copies.append((flat, layout, None))
+    return payload
+
+
+def unpack(payload: Payload) -> Frame:
+    """The frame of a payload, with the values that are derived from others filled in."""
+    values: dict[str, Values] = {
+        name: np.asarray(numbers, dtype=np.float32) for name, numbers in payload.numbers.items()
+    }
+    for copy, layout, event in payload.copies:
+        if event is not None:
+            event.synchronize()
+        flat = copy.cpu().numpy()
+        start = 0
+        for name, length in layout:
+            values[name] = flat[start : start + length]
+            start += length
+    _reduce_losses(values)
+    _derive_layers(values, payload.targets)
+    return Frame(payload.step, payload.time, payload.epoch, values)
+
+
+def _reduce_losses(values: dict[str, Values]) -> None:
+    losses = values.pop(RAW_LOSSES, None)
+    if losses is None or losses.size == 0:
+        return
+    finite = losses[np.isfinite(losses)]
+    values["loss.nonfinite"] = np.array([losses.size - finite.size], dtype=np.float32)
+    if finite.size == losses.size:
+        values["loss"] = np.array([losses.mean(dtype=np.float64)], dtype=np.float32)
+        values["loss.micro_min"] = np.array([losses.min()], dtype=np.float32)
+        values["loss.micro_max"] = np.array([losses.max()], dtype=np.float32)
+
+
+def _derive_layers(values: dict[str, Values], targets: Targets) -> None:
+    """Layer signals from those of the layer's own parameters, with the formulas of the catalogue."""
+    owner = np.asarray(targets.param_layers, dtype=np.int64)
+    sizes = np.array([np.prod(shape, dtype=np.float64) for shape in targets.param_shapes])
+    matrix = np.array([len(shape) > 1 for shape in targets.param_shapes], dtype=bool)
+
+    def known(name: str) -> NDArray[np.float64] | None:
+        return values[name].astype(np.float64) if name in values else None
+
+    def total(value: NDArray[np.float64], only: NDArray[np.bool_] | None = None) -> NDArray[np.float64]:
+        """Sum per layer over its measured parameters, NaN where it has none."""
+        use = ~np.isnan(value) if only is None else ~np.isnan(value) & only[: value.size]
+        layers = owner[: value.size][use]
+        found = np.bincount(layers, weights=value[use], minlength=len(targets.layers))
+        return np.where(np.bincount(layers, minlength=len(targets.layers)) > 0, found, np.nan)
+
+    def put(name: str, value: NDArray[np.float64]) -> None:
+        values[name] = value.astype(np.float32)
+
+    gradient, snr = known("param.grad.norm"), known("param.grad.snr")
+    weight, update = known("param.weight.norm"), known("param.update.norm")
+    nonfinite = known("param.grad.nonfinite")
+    with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+        if gradient is not None:
+            square = total(gradient**2)
+            put("grad.norm", np.sqrt(square))
+            put("grad.rms", np.sqrt(square / total(np.where(np.isnan(gradient), np.nan, sizes[: gradient.size]))))
+        if nonfinite is not None:
+            put("grad.nonfinite", total(nonfinite))
+        if snr is not None:
+            size = np.where(np.isnan(snr), np.nan, sizes[: snr.size])
+            put("grad.snr", total(snr * size) / total(size))
+        if weight is not None:
+            of_matrices = total(weight**2, matrix)
+            put("weight.norm", np.sqrt(np.where(np.isnan(of_matrices), total(weight**2), of_matrices)))
+            put("weight.nonfinite", total((~np.isfinite(weight)).astype(np.float64)))
+            if update is not None:
+                ratio = np.sqrt(total(update**2, matrix) / of_matrices)
+                put("update.ratio", np.where(of_matrices > 0, ratio, np.nan))
