@@ -1,0 +1,430 @@
+"""What the doctor costs: training steps with it over the same steps without it, at default settings.
+
+Two processes train the same model on the same data, one bare, one with ``nndoctor.wrap``. They take turns in
+blocks of steps on one pinned core (the order flips from pair to pair), and each pair of blocks gives one ratio.
+Two processes, because the doctor wraps a few functions of torch: in one process the bare blocks would pay for them.
+Whole blocks are noisy on a shared machine, so the thread CPU time that the doctor books for its own work is
+reported beside the ratio: that is the figure which a neighbour cannot move.
+
+    python benchmarks/overhead.py                      print the table
+    python benchmarks/overhead.py --write              also into docs/performance.md and benchmarks/overhead.json
+    python benchmarks/overhead.py --only lenet --control   bare against bare: what the noise alone would show
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import itertools
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import tracemalloc
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+DOCUMENT = REPOSITORY / "docs" / "performance.md"
+RESULTS = REPOSITORY / "benchmarks" / "overhead.json"
+BEGIN, END = "<!-- overhead: begin -->", "<!-- overhead: end -->"
+
+# glibc returns and re-maps memory between small steps, which makes the same bare loop bimodal (6 or 8 to 15 ms).
+WORKER_ENVIRONMENT = {
+    "MALLOC_TRIM_THRESHOLD_": str(2**30),
+    "MALLOC_MMAP_THRESHOLD_": str(2**30),
+    "MALLOC_TOP_PAD_": str(2**28),
+    "OMP_NUM_THREADS": "1",
+    "MKL_NUM_THREADS": "1",
+}
+DENSE_STEPS = 50  # the doctor measures every one of the first steps
+WARM_STEPS = 32  # more steps before the first block, for the cadence to settle
+ROUNDS = 3  # fresh processes per round, so that one lucky memory layout does not decide
+
+
+# ---------------------------------------------------------------------------------------------------- workloads
+
+
+@dataclass(frozen=True)
+class Job:
+    """A model in training: everything that one step touches."""
+
+    model: Any
+    optimizer: Any
+    loss_fn: Any
+    batches: Sequence[tuple[Any, Any]]
+
+    def steps(self) -> Iterator[None]:
+        """One training step per item, for ever."""
+        for inputs, targets in itertools.cycle(self.batches):
+            self.optimizer.zero_grad()
+            loss = self.loss_fn(self.model(inputs), targets)
+            loss.backward()
+            self.optimizer.step()
+            yield
+
+
+def lenet() -> Job:
+    import torch
+
+    from nndoctor.zoo.models import LeNet
+
+    model = LeNet()
+    images, labels = _pictures(64, (1, 28, 28))
+    return Job(model, torch.optim.Adam(model.parameters(), lr=1e-3), torch.nn.CrossEntropyLoss(), list(zip(images, labels, strict=True)))
+
+
+def resnet18() -> Job:
+    import torch
+
+    from nndoctor.zoo.torchvision_compat import import_torchvision
+
+    import_torchvision()
+    from torchvision.models import resnet18 as build
+
+    model = build(num_classes=10)
+    images, labels = _pictures(32, (3, 32, 32))
+    return Job(model, torch.optim.Adam(model.parameters(), lr=1e-3), torch.nn.CrossEntropyLoss(), list(zip(images, labels, strict=True)))
+
+
+def gpt() -> Job:
+    import torch
+
+    model = _gpt(vocabulary=512, width=256, depth=4, heads=8, context=128)
+    follows = torch.randint(512, (512, 4))  # each token is followed by one of four
+    tokens = torch.randint(512, (64, 8, 1))
+    for _ in range(128):
+        choice = torch.randint(4, (64, 8, 1))
+        tokens = torch.cat([tokens, follows[tokens[..., -1:], choice]], dim=-1)  # (batches, batch, time)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-4)
+    return Job(model, optimizer, _token_loss, [(batch[:, :-1], batch[:, 1:]) for batch in tokens])
+
+
+def _token_loss(logits: Any, targets: Any) -> Any:
+    import torch
+
+    return torch.nn.functional.cross_entropy(logits.flatten(0, 1), targets.flatten())
+
+
+def _pictures(batch: int, shape: tuple[int, ...], batches: int = 64) -> tuple[Any, Any]:
+    """Noisy copies of ten patterns: learnable, so that no rule has reason to speak. (batches, batch, ...)"""
+    import torch
+
+    labels = torch.randint(10, (batches, batch))
+    return torch.randn(10, *shape)[labels] + torch.randn(batches, batch, *shape), labels
+
+
+def _gpt(vocabulary: int, width: int, depth: int, heads: int, context: int) -> Any:
+    import torch
+    from torch import nn
+
+    class Block(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.norm1, self.norm2 = nn.LayerNorm(width), nn.LayerNorm(width)
+            self.qkv, self.projection = nn.Linear(width, 3 * width), nn.Linear(width, width)
+            self.expand, self.gelu, self.contract = nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width)
+
+        def forward(self, x: Any) -> Any:  # (batch, time, width)
+            query, key, value = (part.unflatten(-1, (heads, -1)).transpose(1, 2) for part in self.qkv(self.norm1(x)).chunk(3, -1))
+            mixed = nn.functional.scaled_dot_product_attention(query, key, value, is_causal=True)  # (batch, heads, time, head)
+            x = x + self.projection(mixed.transpose(1, 2).flatten(2))
+            return x + self.contract(self.gelu(self.expand(self.norm2(x))))
+
+    class Gpt(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.token, self.position = nn.Embedding(vocabulary, width), nn.Embedding(context, width)
+            self.blocks = nn.Sequential(*(Block() for _ in range(depth)))
+            self.norm, self.head = nn.LayerNorm(width), nn.Linear(width, vocabulary, bias=False)
+
+        def forward(self, tokens: Any) -> Any:
+            x = self.token(tokens) + self.position(torch.arange(tokens.shape[1]))
+            return self.head(self.norm(self.blocks(x)))  # (batch, time, vocabulary)
+
+    return Gpt()
+
+
+@dataclass(frozen=True)
+class Workload:
+    title: str
+    build: Callable[[], Job]
+    block: int  # steps; a multiple of the default cadence, so that every block holds as many sampled steps
+
+
+WORKLOADS = {
+    "lenet": Workload("LeNet, batch 64, Adam", lenet, 128),
+    "resnet18": Workload("ResNet-18, 32x32, batch 32, Adam", resnet18, 32),
+    "gpt": Workload("GPT, 4 layers, width 256, 8 x 128 tokens, AdamW", gpt, 32),
+}
+
+
+# ---------------------------------------------------------------------------------------------------- worker
+
+
+def work(name: str, with_doctor: bool, trace: bool) -> None:
+    """The measured process: answers each number of steps on stdin with what they cost, as one line of JSON."""
+    import torch
+
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    job = WORKLOADS[name].build()
+    steps = job.steps()
+    if trace:
+        _attach_to_something_small()
+        next(steps)
+        tracemalloc.start()
+    doctor = _attach(job) if with_doctor else None
+    for line in sys.stdin:
+        spent = _spent(doctor)
+        wall, cpu = time.perf_counter(), time.process_time()
+        for _ in range(int(line)):
+            next(steps)
+        wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
+        own = {tier: seconds - spent.get(tier, 0.0) for tier, seconds in _spent(doctor).items()}
+        parameters = sum(p.numel() * p.element_size() for p in job.model.parameters())
+        answer = {"wall": wall, "cpu": cpu, "own": own, "parameter_bytes": parameters, "resident_bytes": _resident_bytes()}
+        if trace:
+            answer |= {"tensor_bytes": _tensor_bytes(), "python_bytes": tracemalloc.get_traced_memory()[0]}
+        print(json.dumps(answer), flush=True)
+    if doctor is not None:
+        doctor.close()
+
+
+def _attach(job: Job) -> Any:
+    import nndoctor
+
+    folder = tempfile.mkdtemp(prefix="nndoctor-overhead-")
+    return nndoctor.wrap(job.model, job.optimizer, job.loss_fn, ui="off", run_dir=Path(folder) / "run")
+
+
+def _attach_to_something_small() -> None:
+    """Import and load whatever the first doctor of a process imports and loads, so that it is not counted."""
+    import torch
+
+    model = torch.nn.Sequential(torch.nn.Linear(2, 2))
+    batches = [(torch.randn(2, 2), torch.randn(2, 2))]
+    job = Job(model, torch.optim.Adam(model.parameters()), torch.nn.MSELoss(), batches)
+    doctor = _attach(job)
+    next(job.steps())
+    doctor.close()
+
+
+def _spent(doctor: Any) -> Mapping[str, float]:
+    """Seconds of thread CPU time that the doctor has booked for its own blocks, by tier."""
+    return dict(getattr(doctor, "spent", None) or {})
+
+
+def _tensor_bytes() -> int:
+    import torch
+
+    gc.collect()
+    storages = {}
+    for thing in gc.get_objects():
+        if isinstance(thing, torch.Tensor) and thing.layout == torch.strided:
+            storage = thing.untyped_storage()
+            storages[storage.data_ptr()] = storage.nbytes()
+    return sum(storages.values())
+
+
+def _resident_bytes() -> int:
+    pages = int(Path("/proc/self/statm").read_text().split()[1]) if Path("/proc/self/statm").exists() else 0
+    return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+# ---------------------------------------------------------------------------------------------------- measuring
+
+
+class Worker:
+    """One measured process, driven over its stdin."""
+
+    def __init__(self, name: str, *, doctor: bool, core: int | None, trace: bool = False) -> None:
+        flags = ["--worker", name, *(["--doctor"] if doctor else []), *(["--trace"] if trace else [])]
+        self._process = subprocess.Popen(
+            [sys.executable, __file__, *flags],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env={**os.environ, **WORKER_ENVIRONMENT},
+        )
+        if core is not None and hasattr(os, "sched_setaffinity"):
+            os.sched_setaffinity(self._process.pid, {core})
+
+    def steps(self, count: int) -> dict[str, Any]:
+        """Run `count` steps and say what they cost. Raises RuntimeError if the process has died."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.write(f"{count}\n")
+        self._process.stdin.flush()
+        answer = self._process.stdout.readline()
+        if not answer:
+            raise RuntimeError(f"the measured process ended with status {self._process.wait()}; its error is above")
+        result: dict[str, Any] = json.loads(answer)
+        return result
+
+    def close(self) -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        self._process.wait(timeout=60)
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A median with its 95 % bootstrap interval."""
+
+    median: float
+    low: float
+    high: float
+
+    @staticmethod
+    def of(values: Sequence[float], resamples: int = 10_000) -> Estimate:
+        data = np.asarray(values)
+        draws = np.random.default_rng(0).integers(len(data), size=(resamples, len(data)))
+        medians = np.median(data[draws], axis=1)
+        low, high = np.quantile(medians, [0.025, 0.975])
+        return Estimate(float(np.median(data)), float(low), float(high))
+
+
+@dataclass(frozen=True)
+class Result:
+    """What one workload showed; shares are of the bare step."""
+
+    title: str
+    pairs: int
+    parameters_mb: float
+    step_ms: Estimate  # bare
+    wall: Estimate  # extra wall time
+    cpu: Estimate  # extra CPU time of the whole process, the writer's thread included
+    own: Estimate  # thread CPU time that the doctor books for its own blocks
+    own_by_tier: Mapping[str, float]
+    first_steps: float  # extra wall time of the first 50 steps, each of which is measured
+    memory_kib: float | None  # tensors, arrays and Python objects that the doctor holds
+    resident_kib: float  # extra resident memory of the process, imported modules included
+
+
+def measure(name: str, pairs: int, core: int | None, control: bool) -> Result:
+    workload = WORKLOADS[name]
+    blocks: list[tuple[dict[str, Any], dict[str, Any]]] = []
+    first: list[float] = []
+    for turn in range(ROUNDS):
+        bare, treated = Worker(name, doctor=False, core=core), Worker(name, doctor=not control, core=core)
+        try:
+            dense = [worker.steps(DENSE_STEPS)["wall"] for worker in (bare, treated)]
+            first.append(dense[1] / dense[0] - 1)
+            for worker in (bare, treated):
+                worker.steps(WARM_STEPS)
+            for index in range(pairs * turn // ROUNDS, pairs * (turn + 1) // ROUNDS):
+                order = (bare, treated) if index % 2 else (treated, bare)
+                cost = {worker: worker.steps(workload.block) for worker in order}
+                blocks.append((cost[bare], cost[treated]))
+        finally:
+            bare.close()
+            treated.close()
+    tiers = sorted({tier for _, b in blocks for tier in b["own"]})
+    return Result(
+        title=workload.title,
+        pairs=len(blocks),
+        parameters_mb=blocks[0][0]["parameter_bytes"] / 1e6,
+        step_ms=Estimate.of([1e3 * a["wall"] / workload.block for a, _ in blocks]),
+        wall=Estimate.of([b["wall"] / a["wall"] - 1 for a, b in blocks]),
+        cpu=Estimate.of([b["cpu"] / a["cpu"] - 1 for a, b in blocks]),
+        own=Estimate.of([sum(b["own"].values()) / a["cpu"] for a, b in blocks]),
+        own_by_tier={tier: statistics.median(b["own"].get(tier, 0.0) / a["cpu"] for a, b in blocks) for tier in tiers},
+        first_steps=statistics.median(first),
+        memory_kib=None if control else measure_memory(name),
+        resident_kib=statistics.median((b["resident_bytes"] - a["resident_bytes"]) / 1024 for a, b in blocks),
+    )
+
+
+def measure_memory(name: str) -> float:
+    """KiB that the doctor holds after its dense start and two sampled rounds, against the same steps without it."""
+    held = []
+    for doctor in (False, True):
+        worker = Worker(name, doctor=doctor, core=None, trace=True)
+        try:
+            answer = worker.steps(DENSE_STEPS + 2 * WARM_STEPS)
+        finally:
+            worker.close()
+        held.append(answer["tensor_bytes"] + answer["python_bytes"])
+    return (held[1] - held[0]) / 1024
+
+
+# ---------------------------------------------------------------------------------------------------- telling
+
+
+def share(value: float) -> str:
+    return f"{100 * value:+.2f} %"
+
+
+def interval(estimate: Estimate) -> str:
+    return f"{share(estimate.median)} [{100 * estimate.low:+.2f}, {100 * estimate.high:+.2f}]"
+
+
+def markdown(results: Mapping[str, Result]) -> str:
+    rows = [
+        "| workload | bare step | extra wall time | extra CPU time | doctor's own blocks | first 50 steps | memory held |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for result in results.values():
+        memory = "-"
+        if result.memory_kib is not None:
+            memory = f"{result.memory_kib:.0f} KiB ({result.memory_kib * 1024 / result.parameters_mb / 1e4:.2f} % of parameters)"
+        own = f"{100 * result.own.median:.2f} %" if result.own_by_tier else "not booked"
+        cells = [result.title, f"{result.step_ms.median:.2f} ms", interval(result.wall), interval(result.cpu), own]
+        rows.append("| " + " | ".join([*cells, share(result.first_steps), memory]) + " |")
+    return "\n".join(rows)
+
+
+def machine() -> str:
+    import torch
+
+    return f"{platform.machine()}, {os.cpu_count()} cores, one thread, Python {platform.python_version()}, torch {torch.__version__}"
+
+
+def write_results(results: Mapping[str, Result]) -> None:
+    RESULTS.write_text(json.dumps({"machine": machine(), "results": {n: asdict(r) for n, r in results.items()}}, indent=2) + "\n")
+    text = DOCUMENT.read_text(encoding="utf-8")
+    head, found_begin, rest = text.partition(BEGIN)
+    _, found_end, tail = rest.partition(END)
+    if not (found_begin and found_end):
+        raise SystemExit(f"{DOCUMENT}: expected the marks {BEGIN} and {END} around the table")
+    pairs = min(result.pairs for result in results.values())
+    body = f"{BEGIN}\nMeasured on {machine()}; {pairs} paired blocks each, medians with 95 % intervals.\n\n{markdown(results)}\n{END}"
+    DOCUMENT.write_text(head + body + tail, encoding="utf-8")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--only", choices=sorted(WORKLOADS), action="append", help="one workload; may be repeated")
+    parser.add_argument("--pairs", type=int, default=30, help="pairs of blocks for each workload (default 30)")
+    parser.add_argument("--core", type=int, default=(os.cpu_count() or 1) - 1, help="core to pin to, -1 for none")
+    parser.add_argument("--control", action="store_true", help="bare against bare: the noise of this machine")
+    parser.add_argument("--write", action="store_true", help="write docs/performance.md and benchmarks/overhead.json")
+    for hidden in ("--doctor", "--trace"):
+        parser.add_argument(hidden, action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--worker", choices=sorted(WORKLOADS), help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.worker:
+        work(options.worker, options.doctor, options.trace)
+        return
+    if options.write and (options.control or options.only):
+        parser.error("--write takes neither --control nor --only: the table is written whole")
+    results = {}
+    for name in options.only or WORKLOADS:
+        print(f"{WORKLOADS[name].title}: {options.pairs} pairs of {WORKLOADS[name].block} steps", file=sys.stderr, flush=True)
+        results[name] = measure(name, options.pairs, None if options.core < 0 else options.core, options.control)
+    print(markdown(results))
+    if options.write:
+        write_results(results)
+
+
+if __name__ == "__main__":
+    main()
