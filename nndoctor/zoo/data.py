@@ -79,8 +79,9 @@ class Split:
 
 def batches(inputs: Tensor, targets: Tensor, batch_size: int = 64, *, seed: int = 0, shuffle: bool = True) -> Batches:
     """A loader of (inputs, targets) whose order depends on `seed` alone; a last smaller batch is left out."""
+    pairs: Any = TensorDataset(inputs, targets)
     return DataLoader(
-        TensorDataset(inputs, targets),
+        pairs,
         batch_size=batch_size,
         shuffle=shuffle,
         drop_last=shuffle,

@@ -153,10 +153,11 @@ class RnnClassifier(nn.Module):
         self.rnn = nn.RNN(pixels, hidden, nonlinearity="relu", batch_first=True)
         self.head = nn.Linear(hidden, CLASSES)
         with torch.no_grad():
-            self.rnn.weight_hh_l0.copy_(gain * torch.eye(hidden))
+            recurrent: Tensor = self.rnn.weight_hh_l0
+            recurrent.copy_(gain * torch.eye(hidden))
 
     def forward(self, images: Tensor) -> Tensor:
-        groups = images.flatten(1).unflatten(1, (-1, self.pixels))  # (batch, 784 / pixels, pixels)
+        groups = images.reshape(len(images), -1, self.pixels)  # (batch, 784 / pixels, pixels)
         states, _ = self.rnn(groups)  # (batch, 784 / pixels, hidden)
         logits: Tensor = self.head(states[:, -1])  # (batch, classes)
         return logits
@@ -183,10 +184,11 @@ class TransformerBlock(nn.Module):
         return out
 
     def attend(self, stream: Tensor) -> Tensor:
-        split = self.qkv(stream).unflatten(-1, (3, self.heads, -1))  # (batch, tokens, 3, heads, width / heads)
+        batch, tokens, width = stream.shape
+        split = self.qkv(stream).view(batch, tokens, 3, self.heads, width // self.heads)
         query, key, value = split.permute(2, 0, 3, 1, 4)  # 3 x (batch, heads, tokens, width / heads)
         mixed = nn.functional.scaled_dot_product_attention(query, key, value, is_causal=self.causal)
-        out: Tensor = self.proj(mixed.transpose(1, 2).flatten(2))  # (batch, tokens, width)
+        out: Tensor = self.proj(mixed.transpose(1, 2).reshape(batch, tokens, width))  # (batch, tokens, width)
         return out
 
 
@@ -226,7 +228,7 @@ class Gpt(nn.Module):
         where = torch.arange(tokens.shape[1], device=tokens.device)
         stream = self.tokens(tokens) + self.positions(where)  # (batch, tokens, width)
         for block in self.blocks:
-            stream = block(stream)
+            stream = block(stream)  # (batch, tokens, width)
         logits: Tensor = self.head(self.norm(stream))  # (batch, tokens, vocabulary)
         return logits.transpose(1, 2)  # (batch, vocabulary, tokens), as cross_entropy wants it
 

@@ -1,0 +1,36 @@
+"""All weights of the hidden layers start at zero, so that no gradient reaches any of them."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import torch
+from torch import nn
+
+from nndoctor.zoo.case import Attach, Case, seeded
+from nndoctor.zoo.data import classification
+from nndoctor.zoo.models import LeNet
+from nndoctor.zoo.trainer import Trained, fit
+
+
+def train(seed: int, attach: Attach, *, zero: bool) -> Trained:
+    data = classification()
+    loader = data.train_loader(seed=seed)
+    model = seeded(seed, LeNet)
+    if zero:
+        for layer in (model.conv1, model.conv2, model.fc1, model.fc2, model.fc3):
+            nn.init.zeros_(layer.weight)
+    loss_fn = nn.CrossEntropyLoss()
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
+    doctor = attach(model, optimizer, loss_fn, loader=loader)
+    return fit(model, optimizer, loss_fn, loader, 300, doctor=doctor)
+
+
+CASE = Case(
+    name="bad-initialization-zero",
+    diagnosis="bad-initialization",
+    description="LeNet: every weight starts at 0",
+    sick=partial(train, zero=True),
+    cured=partial(train, zero=False),
+    place=("conv1", "conv2", "fc1", "fc2", "fc3"),
+)

@@ -1,0 +1,33 @@
+"""Pixels from 0 to 255 go into the net as they are; a rate that suits normalised inputs throws it about."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import torch
+from torch import nn
+
+from nndoctor.zoo.case import Attach, Case, seeded
+from nndoctor.zoo.data import batches, classification, load_images
+from nndoctor.zoo.models import LeNet
+from nndoctor.zoo.trainer import Trained, fit
+
+
+def train(seed: int, attach: Attach, *, raw: bool) -> Trained:
+    data = classification()
+    inputs = load_images().train_images.float() if raw else data.train_inputs
+    loader = batches(inputs, data.train_targets, seed=seed)
+    model = seeded(seed, LeNet)
+    loss_fn = nn.CrossEntropyLoss()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9)
+    doctor = attach(model, optimizer, loss_fn, loader=loader)
+    return fit(model, optimizer, loss_fn, loader, 350, doctor=doctor)
+
+
+CASE = Case(
+    name="inputs-not-normalised",
+    diagnosis="inputs-not-normalised",
+    description="LeNet, SGD: raw pixels 0..255 instead of standardised ones",
+    sick=partial(train, raw=True),
+    cured=partial(train, raw=False),
+)

@@ -1,0 +1,32 @@
+"""A small transformer at a rate fifty times too large: attention saturates and the loss stays at chance."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import torch
+from torch import nn
+
+from nndoctor.zoo.case import Attach, Case, seeded
+from nndoctor.zoo.data import classification
+from nndoctor.zoo.models import RowTransformer
+from nndoctor.zoo.trainer import Trained, fit
+
+
+def train(seed: int, attach: Attach, *, rate: float) -> Trained:
+    data = classification()
+    loader = data.train_loader(seed=seed)
+    model = seeded(seed, RowTransformer)
+    loss_fn = nn.CrossEntropyLoss()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=rate)
+    doctor = attach(model, optimizer, loss_fn, loader=loader)
+    return fit(model, optimizer, loss_fn, loader, 300, doctor=doctor)
+
+
+CASE = Case(
+    name="learning-rate-too-high-transformer",
+    diagnosis="learning-rate-too-high",
+    description="transformer encoder, AdamW: lr=0.05 instead of 1e-3",
+    sick=partial(train, rate=0.05),
+    cured=partial(train, rate=1e-3),
+)

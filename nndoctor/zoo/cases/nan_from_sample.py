@@ -1,0 +1,38 @@
+"""One picture of the data set holds a NaN; the step that meets it ends the training."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import torch
+from torch import nn
+
+from nndoctor.zoo.case import Attach, Case, seeded
+from nndoctor.zoo.data import batches, classification
+from nndoctor.zoo.models import LeNet
+from nndoctor.zoo.trainer import Trained, fit
+
+BAD_SAMPLE = 3141
+
+
+def train(seed: int, attach: Attach, *, damaged: bool) -> Trained:
+    data = classification()
+    inputs = data.train_inputs.clone()
+    if damaged:
+        inputs[BAD_SAMPLE, 0, 13, 13] = float("nan")
+    loader = batches(inputs, data.train_targets, seed=seed)
+    model = seeded(seed, LeNet)
+    loss_fn = nn.CrossEntropyLoss()
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
+    doctor = attach(model, optimizer, loss_fn, loader=loader)
+    return fit(model, optimizer, loss_fn, loader, 300, doctor=doctor)
+
+
+CASE = Case(
+    name="nan-or-inf-sample",
+    diagnosis="nan-or-inf",
+    description="LeNet: one pixel of one of 7 000 training pictures is NaN",
+    sick=partial(train, damaged=True),
+    cured=partial(train, damaged=False),
+    place=("conv1",),
+)

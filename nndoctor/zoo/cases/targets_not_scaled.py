@@ -1,0 +1,35 @@
+"""A regression on targets in the ten thousands: the output needs half the run to reach their mean."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import torch
+from torch import nn
+
+from nndoctor.zoo.case import Attach, Case, seeded
+from nndoctor.zoo.data import ink_regression
+from nndoctor.zoo.models import Mlp
+from nndoctor.zoo.trainer import Trained, evaluate, fit
+
+
+def train(seed: int, attach: Attach, *, scaled: bool) -> Trained:
+    data = ink_regression(scaled=scaled)
+    loader = data.train_loader(seed=seed)
+    model = seeded(seed, partial(Mlp, (data.train_inputs.shape[1], 64, 32, 1)))
+    loss_fn = nn.MSELoss()
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
+    doctor = attach(model, optimizer, loss_fn, loader=loader)
+    run = fit(model, optimizer, loss_fn, loader, 400, doctor=doctor)
+    error, _ = evaluate(model, loss_fn, data.val_loader())
+    return Trained(run.losses, error / data.train_targets.var().item())  # unexplained share of the variance
+
+
+CASE = Case(
+    name="targets-not-scaled",
+    diagnosis="targets-not-scaled",
+    description="regression MLP, Adam: targets from 0 to 90 000 instead of standardised ones",
+    sick=partial(train, scaled=False),
+    cured=partial(train, scaled=True),
+    source="https://stackoverflow.com/questions/44612084",
+)

@@ -1,0 +1,37 @@
+"""Ten sigmoid layers: each multiplies the gradient by less than a quarter, so the first ones never learn."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+import torch
+from torch import nn
+
+from nndoctor.zoo.case import Attach, Case, seeded
+from nndoctor.zoo.data import classification
+from nndoctor.zoo.models import CLASSES, PIXELS, Mlp
+from nndoctor.zoo.trainer import Trained, fit
+
+DEPTH = 10
+
+
+def train(seed: int, attach: Attach, *, activation: Callable[[], nn.Module]) -> Trained:
+    data = classification()
+    loader = data.train_loader(seed=seed)
+    model = seeded(seed, partial(Mlp, (PIXELS, *[64] * (DEPTH - 1), CLASSES), activation))
+    loss_fn = nn.CrossEntropyLoss()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9)
+    doctor = attach(model, optimizer, loss_fn, loader=loader)
+    return fit(model, optimizer, loss_fn, loader, 400, doctor=doctor)
+
+
+CASE = Case(
+    name="vanishing-gradients",
+    diagnosis="vanishing-gradients",
+    description="ten-layer MLP with sigmoids instead of ReLUs",
+    sick=partial(train, activation=nn.Sigmoid),
+    cured=partial(train, activation=nn.ReLU),
+    place=tuple(f"fc{index}" for index in range(1, DEPTH)),
+    source="https://proceedings.mlr.press/v9/glorot10a.html",
+)
