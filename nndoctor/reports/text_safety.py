@@ -78,7 +78,7 @@ def safe(text: object, width: int | None = None, *, ascii: bool = False) -> str:
 
 def safe_text(text: object, width: int | None = None, style: str | Style = "", *, ascii: bool = False) -> Text:
     """:func:`safe` as a rich Text, which never reads markup in it."""
-    return Text(safe(text, width, ascii=ascii), style=style, no_wrap=True, end="")
+    return Text(safe(text, width, ascii=ascii), style=style, no_wrap=True)
 
 
 def _fitting(text: str, width: int) -> str:
