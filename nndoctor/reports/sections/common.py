@@ -1,0 +1,139 @@
+"""What several sections say in the same way: a finding, its evidence, its fix as a diff."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from markupsafe import Markup
+
+from nndoctor.findings import Evidence, Finding, Fix, RuleDocs, Severity, format_value
+from nndoctor.history import History
+from nndoctor.reports.charts import Band, number, quantity, whole_number
+from nndoctor.reports.svg import sparkline
+from nndoctor.reports.view import RunView, current_value
+from nndoctor.signals import CATALOGUE
+
+
+class Change(NamedTuple):
+    """One setting to change; `before` is empty where the old value is not known."""
+
+    setting: str
+    before: str
+    after: str
+
+
+@dataclass(frozen=True, slots=True)
+class Remedy:
+    """A fix as it is shown: title, the changes, the text that the copy button copies."""
+
+    title: str
+    changes: tuple[Change, ...]
+    confidence: str
+    safety: str
+    copied: str
+
+
+class Reading(NamedTuple):
+    """One piece of evidence: where, the value, the limit it broke, and the curve around the first firing step."""
+
+    signal: str
+    help: str
+    target: str
+    value: str
+    limit: str
+    factor: str
+    curve: Markup
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """A finding with everything that a section shows of it."""
+
+    finding: Finding
+    title: str
+    tone: str
+    since: str
+    where: str
+    remedies: tuple[Remedy, ...]
+    readings: tuple[Reading, ...]
+    symptoms: tuple[Finding, ...]
+    symptom_targets: int
+    docs: RuleDocs | None
+
+
+def case(view: RunView, finding: Finding) -> Case:
+    symptoms = view.symptoms_of(finding)
+    return Case(
+        finding=finding,
+        title=view.title_of(finding),
+        tone=finding.severity.label,
+        since=since(finding),
+        where=where(finding),
+        remedies=tuple(remedy(fix, view.history) for fix in finding.fixes),
+        readings=tuple(reading(evidence, finding.first_step) for evidence in finding.evidence),
+        symptoms=symptoms,
+        symptom_targets=len({target for symptom in symptoms for target in symptom.targets}),
+        docs=view.rule_docs.get(finding.rule),
+    )
+
+
+def remedy(fix: Fix, history: History) -> Remedy:
+    changes = []
+    for setting, value in fix.set.items():
+        now = current_value(history, setting)
+        before = "" if now is None else format_value(now)
+        changes.append(Change(setting, before, format_value(value)))
+    copied = ", ".join(f"{change.setting}={change.after}" for change in changes) or fix.title
+    return Remedy(fix.title, tuple(changes), fix.confidence, fix.safety, copied)
+
+
+def reading(evidence: Evidence, first_step: int) -> Reading:
+    known = CATALOGUE[evidence.signal].help if evidence.signal in CATALOGUE else ""
+    limit = ""
+    if evidence.threshold is not None:
+        limit = f"{evidence.comparison or 'limit'} {quantity(evidence.threshold, evidence.unit)}"
+    mark = None
+    if len(evidence.steps) > 1 and evidence.steps[-1] > evidence.steps[0]:
+        mark = (first_step - evidence.steps[0]) / (evidence.steps[-1] - evidence.steps[0])
+    label = f"{evidence.signal} around step {first_step}"
+    curve = sparkline(evidence.values, threshold=evidence.threshold, mark=mark, label=label) if evidence.values else Markup()
+    return Reading(
+        evidence.signal, known, evidence.target or "", quantity(evidence.value, evidence.unit), limit, factor(evidence), curve
+    )
+
+
+def factor(evidence: Evidence) -> str:
+    """How far over its limit a value is, ``31 times``; empty where that says nothing."""
+    value, limit = evidence.value, evidence.threshold
+    if limit is None or not (math.isfinite(value) and math.isfinite(limit)) or value * limit <= 0:
+        return ""
+    ratio = max(value / limit, limit / value)
+    return f"{number(ratio)} times" if ratio >= 1.5 else ""
+
+
+def since(finding: Finding) -> str:
+    first, last = whole_number(finding.first_step), whole_number(finding.last_step)
+    if finding.state == "cleared":
+        return f"steps {first} to {last}, cleared since" if first != last else f"at step {first}, cleared since"
+    return f"since step {first}"
+
+
+def where(finding: Finding, shown: int = 1) -> str:
+    """``the whole run``, ``layer3.conv2``, ``layer3.conv2 and 4 more``."""
+    if not finding.targets:
+        return "the whole run"
+    names = ", ".join(finding.targets[:shown])
+    rest = len(finding.targets) - shown
+    return f"{names} and {rest} more" if rest > 0 else names
+
+
+def bands(view: RunView) -> tuple[Band, ...]:
+    """The stretches of steps that findings above info held; root causes where there are any."""
+    chosen = view.diagnosis.root_causes
+    return tuple(Band(view.title_of(f), f.first_step, f.last_step, f.severity.label) for f in chosen[:8])
+
+
+def tone(severity: Severity | None) -> str:
+    return "ok" if severity is None else severity.label

@@ -1,0 +1,103 @@
+"""What was measured, how often, at what cost, and what was lost: the limits of everything else in the report."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from nndoctor.reports.charts import duration, median, number, quantity, whole_number
+from nndoctor.reports.view import RunView
+
+
+class Signal(NamedTuple):
+    name: str
+    per: str
+    help: str
+    newest: str
+    samples: str
+
+
+def build(view: RunView) -> Mapping[str, Any]:
+    history = view.history
+    signals = [_signal(view, name) for name in history.measured()]
+    return {
+        "facts": list(flat(view.facts)),
+        "signals": signals,
+        "unmeasured": [signal.name for signal in history.catalogue if signal.name not in history.measured()],
+        "overhead": overhead(view),
+        "sampling": sampling(view),
+        "gaps": gaps(view),
+        "probe_failures": view.diagnosis.probe_failures,
+        "notes": view.notes,
+        "problems": view.problems,
+    }
+
+
+def overhead(view: RunView) -> str:
+    """Share of the step that the doctor's own work took; empty where it was not measured."""
+    if not {"step.doctor", "step.time"} <= set(view.history.measured()):
+        return ""
+    own, step = (_total(view, name) for name in ("step.doctor", "step.time"))
+    return f"{100 * own / step:.2g}\u202f% of the step time" if step > 0 else ""
+
+
+def _total(view: RunView, name: str) -> float:
+    return float(np.nansum(view.history.tail(name)[1].astype(float)))
+
+
+def sampling(view: RunView) -> str:
+    """How often the expensive measurements were made."""
+    name = next((name for name in ("grad.norm", "update.ratio", "act.std") if name in view.history.measured()), None)
+    if name is None:
+        return ""
+    steps = view.history.tail(name)[0]
+    if len(steps) < 2:
+        return f"layers were measured at {len(steps)} step{'s' * (len(steps) != 1)}"
+    distance = median(np.diff(steps))
+    return "layers were measured at every step" if distance == 1 else f"layers were measured about every {number(distance)} steps"
+
+
+def gaps(view: RunView) -> str:
+    """The longest stretch without a loss, where it is much longer than usual."""
+    if "loss" not in view.history.measured():
+        return ""
+    steps = view.history.whole("loss").steps
+    distances = np.diff(steps)
+    if not distances.size or distances.max() <= max(2.0, 4 * float(np.median(distances))):
+        return ""
+    place = int(distances.argmax())
+    return f"nothing between steps {whole_number(steps[place])} and {whole_number(steps[place + 1])}"
+
+
+def _signal(view: RunView, name: str) -> Signal:
+    signal = view.history.catalogue[name]
+    latest = view.history.latest(name)
+    value = median(latest) if latest is not None else float("nan")
+    newest = quantity(value, signal.unit) + ("" if signal.per == "run" else " (median)")
+    return Signal(name, signal.per, signal.help, newest, whole_number(view.history.series(name).count))
+
+
+def flat(facts: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    """Facts as (name, text) rows; nested ones as ``versions / torch``."""
+    for key, value in facts.items():
+        name = f"{prefix}{key}".replace("_", " ")
+        if isinstance(value, Mapping):
+            yield from flat(value, f"{name} / ")
+        elif isinstance(value, (list, tuple)):
+            yield name, ", ".join(str(item) for item in value)
+        elif isinstance(value, bool):
+            yield name, "yes" if value else "no"
+        elif key == "started" and isinstance(value, (int, float)):
+            yield name, _date(float(value))
+        elif isinstance(value, float):
+            yield name, duration(value) if key in ("duration", "seconds") else number(value)
+        elif value is not None and value != "":
+            yield name, whole_number(value) if isinstance(value, int) and abs(value) >= 10_000 else str(value)
+
+
+def _date(seconds: float) -> str:
+    from datetime import datetime, timezone
+
+    return datetime.fromtimestamp(seconds, timezone.utc).strftime("%Y-%m-%d %H:%M UTC") if seconds > 0 else "–"

@@ -1,0 +1,56 @@
+"""The timeline: loss, learning rate, gradient norm and update ratio over the run, under the findings' bands."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from nndoctor.history import History
+from nndoctor.reports.charts import Chart, Line, median, plain_name, run_line, spread_line
+from nndoctor.reports.sections.common import bands
+from nndoctor.reports.view import RunView
+from nndoctor.signals import OBSERVED_PREFIX
+
+OBSERVED_CHARTS = 8
+"""So many observed values get a chart here; all are listed under what was measured."""
+
+
+def build(view: RunView) -> Mapping[str, Any]:
+    history = view.history
+    marked = bands(view)
+    charts = [
+        Chart("loss", "Loss", _lines(run_line(history, "loss"), run_line(history, "val.loss", "validation loss")), bands=marked, reference=_chance(history)),
+        Chart("lr", "Learning rate", _lines(run_line(history, "lr", "learning rate")), bands=marked),
+        Chart("gradients", "Gradient norm", _gradient_lines(history), bands=marked),
+        Chart(
+            "updates",
+            "Update ratio",
+            _lines(spread_line(history, "update.ratio", "median layer")),
+            note="|change of the weights| / |weights| per step; 1e-3 is a usual size",
+            bands=marked,
+        ),
+        Chart("accuracy", "Validation accuracy", _lines(run_line(history, "val.accuracy", "accuracy")), unit="fraction", bands=marked),
+    ]
+    observed = [name for name in history.measured() if name.startswith(OBSERVED_PREFIX)]
+    charts += [
+        Chart(f"observed{place}", plain_name(name), _lines(run_line(history, name)), note="as observed", bands=marked)
+        for place, name in enumerate(observed[:OBSERVED_CHARTS])
+    ]
+    return {"charts": [chart for chart in charts if chart.lines], "bands": marked, "unshown": observed[OBSERVED_CHARTS:]}
+
+
+def _lines(*lines: Line | None) -> tuple[Line, ...]:
+    return tuple(line for line in lines if line is not None)
+
+
+def _gradient_lines(history: History) -> tuple[Line, ...]:
+    before = run_line(history, "grad.total_norm_preclip", "before clipping")
+    after = run_line(history, "grad.total_norm", "after clipping" if before else "all gradients")
+    return _lines(after, before) or _lines(spread_line(history, "grad.norm", "median layer"))
+
+
+def _chance(history: History) -> tuple[str, float] | None:
+    """The loss of a uniform guess, drawn as a reference where it is known and the loss is near it."""
+    latest = history.latest("loss.chance")
+    value = median(latest) if latest is not None else float("nan")
+    return ("uniform guess", value) if value == value and value > 0 else None

@@ -1,0 +1,77 @@
+"""The verdict: a grade, one sentence, the best fix, and the run's vital signs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from markupsafe import Markup
+
+from nndoctor.reports.charts import Line, number, run_line, spread_line, whole_number
+from nndoctor.reports.sections.common import Case, case
+from nndoctor.reports.svg import sparkline
+from nndoctor.reports.view import RunView, grade
+
+
+class Vital(NamedTuple):
+    """One number with its curve over the whole run."""
+
+    name: str
+    value: str
+    change: str
+    curve: Markup
+
+
+def build(view: RunView) -> Mapping[str, Any]:
+    roots = [case(view, finding) for finding in view.diagnosis.root_causes]
+    remedies = roots[0].remedies if roots else ()
+    return {
+        "grade": grade(view.diagnosis),
+        "sentence": sentence(view, roots),
+        "detail": roots[0].finding.message if roots else "",
+        "remedy": remedies[0] if remedies else None,
+        "verdict": view.diagnosis.verdict,
+        "vitals": vitals(view),
+    }
+
+
+def sentence(view: RunView, roots: list[Case]) -> str:
+    """What a person would say first."""
+    steps = whole_number(view.diagnosis.steps)
+    if view.diagnosis.steps == 0:
+        return "Nothing was recorded, so nothing could be examined."
+    if not roots:
+        count = view.diagnosis.rules - len(view.diagnosis.not_examined)
+        return f"No problems found in {steps} step{'s' * (view.diagnosis.steps != 1)}; {count} rules watched."
+    first = roots[0]
+    told = f"{first.title}, {first.since}"
+    if first.finding.targets:
+        told += f", in {first.where}"
+    others = len(roots) - 1
+    return told + (f"; and {others} more root cause{'s' * (others != 1)}." if others else ".")
+
+
+def vitals(view: RunView) -> list[Vital]:
+    history = view.history
+    gradients = run_line(history, "grad.total_norm", "gradient norm") or spread_line(history, "grad.norm", "gradient norm")
+    lines = [
+        run_line(history, "loss", "loss"),
+        run_line(history, "val.loss", "validation loss"),
+        gradients,
+        spread_line(history, "update.ratio", "update ratio"),
+        run_line(history, "lr", "learning rate"),
+    ]
+    return [_vital(line) for line in lines if line is not None]
+
+
+def _vital(line: Line) -> Vital:
+    known = line.finite
+    label = f"{line.label} over the run"
+    if not known.size:
+        return Vital(line.label, "not finite", "", sparkline([], label=label))
+    last = float(line.mean[-1])
+    value = number(last) if last == last else number(float(known[-1]))
+    change = f"from {number(float(known[0]))}" if known.size > 1 else "one sample"
+    return Vital(line.label, value, change, sparkline(line.mean.tolist(), label=label))
+
+

@@ -1,0 +1,86 @@
+"""The report as plain text, for a terminal, a log or a mail."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterator
+
+from nndoctor.findings import Finding
+from nndoctor.reports.charts import number, quantity, whole_number
+from nndoctor.reports.sections.common import Case, case, since
+from nndoctor.reports.sections.measured import overhead, sampling
+from nndoctor.reports.text_safety import clean
+from nndoctor.reports.view import RunView, grade
+
+WIDTH = 100
+
+
+def render(view: RunView) -> str:
+    """The report as text of at most 100 columns, ending in the one-line verdict."""
+    return "\n".join(line.rstrip() for line in _lines(view)) + "\n"
+
+
+def _lines(view: RunView) -> Iterator[str]:
+    mark = grade(view.diagnosis)
+    yield f"{clean(view.name)}: {mark.letter}, {mark.word}"
+    yield f"{view.status}, {whole_number(view.diagnosis.steps)} steps, {len(view.targets.layers)} layers, {view.diagnosis.rules} rules"
+    for position, finding in enumerate(view.diagnosis.root_causes, 1):
+        yield ""
+        yield from _cause(case(view, finding), position)
+    others = [f for f in view.diagnosis.findings if f not in view.diagnosis.root_causes]
+    if others:
+        yield from ("", "Other findings")
+        for finding in others:
+            yield from _wrapped(_other(view, finding), "  - ", "    ")
+    if view.before_after is not None:
+        yield from ("", f"After {clean(view.before_after.label)}")
+        yield from _wrapped(view.before_after.diagnosis.verdict, "  ", "  ")
+    yield from _limits(view)
+    yield from ("", clean(view.diagnosis.verdict))
+
+
+def _cause(item: Case, position: int) -> Iterator[str]:
+    finding = item.finding
+    yield from _wrapped(f"{position}. {item.title} [{item.tone}, {finding.confidence} confidence] {item.since}", "", "   ")
+    if finding.message:
+        yield from _wrapped(finding.message, "   ", "   ")
+    if finding.targets:
+        shown = ", ".join(clean(name) for name in finding.targets[:6])
+        rest = len(finding.targets) - 6
+        yield from _wrapped(f"where: {shown}" + (f" and {rest} more" if rest > 0 else ""), "   ", "     ")
+    for evidence in finding.evidence:
+        limit = "" if evidence.threshold is None else f" ({evidence.comparison or 'limit'} {quantity(evidence.threshold, evidence.unit)})"
+        place = f" at {evidence.target}" if evidence.target else ""
+        yield from _wrapped(f"evidence: {evidence.signal}{place} = {quantity(evidence.value, evidence.unit)}{limit}", "   ", "     ")
+    for remedy in item.remedies:
+        changes = ", ".join(f"{c.setting}: {c.before + ' -> ' if c.before else ''}{c.after}" for c in remedy.changes)
+        yield from _wrapped(f"fix: {remedy.title}{': ' + changes if changes else ''} ({remedy.confidence} confidence)", "   ", "     ")
+    if item.symptoms:
+        yield from _wrapped("explains: " + ", ".join(symptom.rule for symptom in item.symptoms), "   ", "     ")
+    if item.docs is not None and item.docs.confirm:
+        yield from _wrapped(f"confirm: {item.docs.confirm}", "   ", "     ")
+
+
+def _other(view: RunView, finding: Finding) -> str:
+    state = f", acknowledged: {finding.suppressed}" if finding.suppressed else ""
+    cause = f", explained by {finding.explained_by}" if finding.explained_by else ""
+    return f"{view.title_of(finding)} [{finding.severity.label}] {since(finding)}{cause}{state}"
+
+
+def _limits(view: RunView) -> Iterator[str]:
+    """What the report cannot know: rules that were not judged, probes that failed, what could not be read."""
+    told = [text for text in (overhead(view), sampling(view)) if text]
+    if told:
+        yield from ("", "Measured: " + "; ".join(told))
+    if view.diagnosis.not_examined:
+        yield from ("", f"{number(len(view.diagnosis.not_examined))} rules could not be judged")
+        for item in view.diagnosis.not_examined:
+            yield from _wrapped(f"{item.rule}: {item.reason}", "  - ", "    ")
+    for failure in view.diagnosis.probe_failures:
+        yield from _wrapped(f"probe {failure.probe} was dismissed at step {failure.step}: {failure.error}", "", "  ")
+    for problem in view.problems:
+        yield from _wrapped(f"could not be read: {problem}", "", "  ")
+
+
+def _wrapped(text: str, first: str, rest: str) -> list[str]:
+    return textwrap.wrap(clean(text), WIDTH, initial_indent=first, subsequent_indent=rest, break_on_hyphens=False) or [first]

@@ -1,0 +1,175 @@
+"""What a report is made from: one frozen view of a run, put together from its record and its diagnosis."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from nndoctor.findings import Diagnosis, Finding, RuleDocs, Severity
+from nndoctor.history import History
+from nndoctor.signals import Targets
+
+if TYPE_CHECKING:
+    from nndoctor.record import RecordReader
+
+PRIVATE_FACTS = frozenset(
+    {"host", "hostname", "user", "username", "argv", "command", "cwd", "path", "script", "executable", "run_dir", "folder", "environment", "env"}
+)
+"""Facts that tell where and by whom a run was made; a report is shown to others, so they stay out."""
+
+
+class BeforeAfter(NamedTuple):
+    """The same training again with a remedy applied: what was measured, what was found, what was changed."""
+
+    history: History
+    diagnosis: Diagnosis
+    label: str
+
+
+class Note(NamedTuple):
+    """Something that happened to the run at a step: a crash, a dismissed probe, a user's remark."""
+
+    step: int
+    kind: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class RunView:
+    """Everything a report reads, and nothing else.
+
+    Args:
+        name: what the run is called.
+        facts: what the run was (model, optimizer, loss, versions); may hold anything JSON can.
+        status: ``running``, ``finished``, ``crashed`` or ``killed``.
+        targets: the names of layers, parameters and groups.
+        history: what was measured.
+        diagnosis: what was found.
+        rule_docs: documentation of every rule that was loaded, by rule id.
+        before_after: the run repeated with a remedy; None where none was tried.
+        notes: events of the record, oldest first.
+        problems: what could not be read from the record.
+    """
+
+    name: str
+    facts: Mapping[str, Any]
+    status: str
+    targets: Targets
+    history: History
+    diagnosis: Diagnosis
+    rule_docs: Mapping[str, RuleDocs] = field(default_factory=dict)
+    before_after: BeforeAfter | None = None
+    notes: tuple[Note, ...] = ()
+    problems: tuple[str, ...] = ()
+
+    def title_of(self, finding: Finding) -> str:
+        """The rule's title in plain words; its diagnosis, spelled out, where the rule has no docs."""
+        docs = self.rule_docs.get(finding.rule)
+        if docs is not None and docs.title:
+            return docs.title
+        words = finding.diagnosis.replace("-", " ").replace("_", " ")
+        return words[:1].upper() + words[1:]
+
+    def symptoms_of(self, finding: Finding) -> tuple[Finding, ...]:
+        """The findings that `finding` explains, also through one another; worst first."""
+        reached = {finding.rule}
+        grown = True
+        while grown:
+            more = {f.rule for f in self.diagnosis.findings if f.explained_by in reached} - reached
+            grown = bool(more)
+            reached |= more
+        return tuple(
+            f for f in self.diagnosis.findings if f is not finding and f.explained_by in reached and f.rule != finding.rule
+        )
+
+
+def public_facts(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """`facts` without hosts, users, paths and command lines, at any depth."""
+    kept: dict[str, Any] = {}
+    for key, value in facts.items():
+        if str(key).lower() in PRIVATE_FACTS:
+            continue
+        kept[str(key)] = public_facts(value) if isinstance(value, Mapping) else value
+    return kept
+
+
+def build_view(
+    reader: RecordReader,
+    diagnosis: Diagnosis,
+    history: History,
+    rule_docs: Mapping[str, RuleDocs],
+    before_after: BeforeAfter | tuple[History, Diagnosis, str] | None = None,
+) -> RunView:
+    """The view of a recorded run.
+
+    Args:
+        reader: its record; only facts, status, events and reading problems are taken from it.
+        diagnosis, history: what the rules said about it and what it measured.
+        rule_docs: documentation of the loaded rules, by rule id.
+        before_after: history, diagnosis and label of a repetition with the remedy applied.
+    """
+    return RunView(
+        name=reader.facts.name,
+        facts=public_facts({"started": reader.facts.started, **reader.facts.facts, **diagnosis.facts}),
+        status=reader.status,
+        targets=history.targets,
+        history=history,
+        diagnosis=diagnosis,
+        rule_docs=dict(rule_docs),
+        before_after=None if before_after is None else BeforeAfter(*before_after),
+        notes=tuple(Note(event.step, event.kind, event.text) for event in reader.events()),
+        problems=tuple(str(problem) for problem in reader.problems),
+    )
+
+
+class Grade(NamedTuple):
+    """A letter for the whole run, a word for it, and the severity it is coloured by."""
+
+    letter: str
+    word: str
+    tone: str
+
+
+def grade(diagnosis: Diagnosis) -> Grade:
+    """A for a clean run, C for warnings (B where none of them is sure), D for errors, E for critical ones."""
+    speaking = [f for f in diagnosis.findings if f.suppressed is None and f.severity > Severity.INFO]
+    now = [f for f in speaking if f.state != "cleared"]
+    if diagnosis.steps == 0:
+        return Grade("–", "not examined", "none")
+    if not speaking:
+        return Grade("A", "healthy", "ok")
+    if not now:
+        return Grade("B", "recovered", "ok")
+    worst = max(f.severity for f in now)
+    if worst is Severity.WARNING:
+        sure = any(f.confidence != "low" for f in now)
+        return Grade("C", "needs attention", "warning") if sure else Grade("B", "worth a look", "warning")
+    return Grade("E", "critical", "critical") if worst is Severity.CRITICAL else Grade("D", "ill", "error")
+
+
+_CURRENT_VALUE = {
+    "lr": ("group.lr", "lr"),
+    "learning_rate": ("group.lr", "lr"),
+    "max_lr": ("lr.peak",),
+    "weight_decay": ("group.weight_decay",),
+    "momentum": ("group.momentum",),
+    "beta1": ("group.momentum",),
+    "beta2": ("group.beta2",),
+    "eps": ("group.eps",),
+    "max_norm": ("clip.max_norm",),
+    "clip_grad_norm": ("clip.max_norm",),
+    "batch_size": ("input.batch_size",),
+}
+
+
+def current_value(history: History, setting: str) -> float | None:
+    """What `setting` of a fix was at the end of the run; None where that was not measured or differs by group."""
+    for name in _CURRENT_VALUE.get(setting, ()):
+        latest = history.latest(name)
+        if latest is None:
+            continue
+        known = {float(value) for value in latest if value == value}
+        if len(known) == 1:
+            return known.pop()
+    return None
