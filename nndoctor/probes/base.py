@@ -27,9 +27,14 @@ class Probe(Protocol):
     from torch's default generator.
     """
 
-    name: str
-    tier: str
-    signals: tuple[str, ...]
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def tier(self) -> str: ...
+
+    @property
+    def signals(self) -> tuple[str, ...]: ...
 
     def attach(self, index: ModelIndex) -> None: ...
 

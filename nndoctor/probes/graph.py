@@ -100,16 +100,16 @@ def broadcast_factor(node: Any) -> float:
     """Elements of the comparison over elements of its prediction, if (N, 1) and (N,) met at `node`, else 1.
 
     Only the exact pattern counts: a square (N, N) made from one operand of N elements that was not
-    unsqueezed on purpose.
+    unsqueezed on purpose, against an operand without gradient. Differences of all pairs of outputs
+    have gradients on both sides.
     """
     out = _shape(node)
-    if out is None or len(out) != 2 or out[0] != out[1] or out[0] < 2:
+    children = list(_next(node))
+    if out is None or len(out) != 2 or out[0] != out[1] or out[0] < 2 or len(children) != 1:
         return 1.0
-    for child in _next(node):
-        shape = _shape(child)
-        if shape in ((out[0],), (out[0], 1), (1, out[0])) and _name(child) != "UnsqueezeBackward0":
-            return float(out[0])
-    return 1.0
+    prediction = _shape(children[0])
+    made_of_one_row = prediction in ((out[0],), (out[0], 1), (1, out[0]))
+    return float(out[0]) if made_of_one_row and _name(children[0]) != "UnsqueezeBackward0" else 1.0
 
 
 def walk(loss: torch.Tensor) -> LossGraph:

@@ -1,0 +1,959 @@
+"""``wrap`` and ``Doctor``: attach to a training loop, follow its steps, let go again.
+
+The only file that knows all parts. Nothing needs to be called inside the loop: a step is an optimizer
+step, seen by the optimizer's own hooks; the loss is the scalar handed to ``backward()``.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import platform
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib import import_module
+from pathlib import Path
+from time import perf_counter, thread_time
+from types import TracebackType
+from typing import Any, Literal, TypeAlias
+from weakref import WeakSet
+
+import torch
+from torch import nn
+from torch.utils.hooks import RemovableHandle
+
+from nndoctor.budget import Budget
+from nndoctor.discovery import (
+    DROPOUTS,
+    NORMALISATIONS,
+    ModelIndex,
+    Models,
+    Optimizers,
+    optimizers_by_name,
+    unwrap,
+)
+from nndoctor.findings import Diagnosis, ProbeFailure
+from nndoctor.frames import RAW_LOSSES, pack
+from nndoctor.interpose import PROCESS
+from nndoctor.probes.activations import ActivationProbe
+from nndoctor.probes.base import Hook, Measured, Probe
+from nndoctor.probes.data import DataProbe, last_tensor
+from nndoctor.probes.graph import GraphProbe
+from nndoctor.probes.layer_times import LayerTimesProbe
+from nndoctor.probes.loop import Contract, LoopContracts
+from nndoctor.probes.parameters import ParameterProbe
+from nndoctor.record import RecordWriter, RunFacts, new_run_folder
+from nndoctor.rules import Judge, load_rulesets
+from nndoctor.signals import CATALOGUE, OBSERVED_PREFIX, Frame, Targets
+from nndoctor.worker import Pace, Worker
+
+STRIKES = 3
+"""Failures of the doctor's own event handlers after which it lets go of the training altogether."""
+
+OBSERVED_NAMES = {"val_loss": "val.loss", "accuracy": "val.accuracy", "val_accuracy": "val.accuracy", "val_acc": "val.accuracy"}
+ADAPTIVE = frozenset({"Adagrad", "RMSprop", "Adadelta", "Rprop", "Adafactor"})
+
+LossFunction: TypeAlias = Callable[..., torch.Tensor] | nn.Module
+
+_attached: WeakSet[Doctor] = WeakSet()
+"""Doctors that are attached in this process, so that wrapping a model twice gives the same one."""
+
+
+def wrap(
+    model: Models,
+    optimizer: Optimizers,
+    loss_fn: LossFunction | None = None,
+    *,
+    loader: object | None = None,
+    rules: Sequence[str | Path] | str | Path = ("core",),
+    run_dir: str | Path | None = None,
+    ui: str = "auto",
+    budget: float = 0.01,
+    cadence: int | None = None,
+    strict: bool = False,
+    name: str | None = None,
+) -> Doctor:
+    """Attach the doctor to a training loop; nothing else needs to be called inside the loop.
+
+    Args:
+        model: the module that is trained, or several as list or dict.
+        optimizer: the optimizer whose ``step()`` the loop calls, or several as list or dict.
+        loss_fn: the loss, for the facts of the run; the doctor finds the loss value without it.
+        loader: the training loader, where it is iterated before ``wrap`` or is no DataLoader.
+        rules: rulesets to judge by: ``core``, a path, ``package:name``.
+        run_dir: folder of the run record; default ``.nndoctor/runs/<time>-<name>``.
+        ui: ``auto``, ``footer``, ``lines``, ``notebook`` or ``off``.
+        budget: share of the step time that the doctor may cost.
+        cadence: measure every `cadence`-th step instead of by budget (reproducible runs).
+        strict: let the doctor's own failures raise (for tests); otherwise they are named in the report.
+        name: of the run; default the class of the model.
+
+    Returns:
+        The doctor, also a context manager. Wrapping a model that is already wrapped returns its doctor.
+
+    Raises:
+        TypeError: `model` or `optimizer` is not what it should be.
+        RulesetError: a ruleset has mistakes; all of them are listed.
+        ValueError: `budget` or `cadence` is out of range.
+    """
+    index = ModelIndex(model)
+    optimizers = optimizers_by_name(optimizer)
+    if os.environ.get("NNDOCTOR", "").strip().lower() in {"0", "off", "false", "no"}:
+        return Doctor._switched_off()
+    roots = {id(unwrap(root)) for root in index.roots.values()}
+    for doctor in tuple(_attached):
+        if doctor._watches(roots):
+            for key, extra in optimizers.items():
+                doctor._add_optimizer(key, extra)
+            return doctor
+    options = _Options(
+        rules=(rules,) if isinstance(rules, (str, Path)) else tuple(rules),
+        run_dir=Path(run_dir) if run_dir is not None else None,
+        ui=ui,
+        budget=Budget(budget, cadence),
+        strict=strict,
+        name=name or "-".join(type(unwrap(root)).__name__ for root in index.roots.values()).lower(),
+    )
+    return Doctor(index, optimizers, loss_fn, loader, options)
+
+
+@dataclass(frozen=True)
+class _Options:
+    rules: tuple[str | Path, ...]
+    run_dir: Path | None
+    ui: str
+    budget: Budget
+    strict: bool
+    name: str
+
+
+@dataclass
+class _Window:
+    """What happened since the last frame; one of these per step."""
+
+    begun: float = field(default_factory=perf_counter)
+    losses: list[torch.Tensor] = field(default_factory=list)
+    forwards: int = 0
+    contract: Contract = field(default_factory=Contract)
+    stepped: list[int] = field(default_factory=list)
+    sampled: frozenset[str] = frozenset()
+    eval_forward: bool = False
+    trained_in_eval: bool = False
+    tiles: dict[str, float] = field(default_factory=dict)
+    own: float = 0.0
+    own_cpu: float = 0.0
+    tier_cpu: dict[str, float] = field(default_factory=dict)
+    preclip: object = None
+    max_norm: object = None
+    skipped: int = 0
+    found_inf: torch.Tensor | None = None
+
+    def add(self, tile: str, seconds: float) -> None:
+        self.tiles[tile] = self.tiles.get(tile, 0.0) + seconds
+
+
+class Doctor:
+    """Follows one training run; made by :func:`wrap`.
+
+    Use it as a context manager, or call :meth:`close` at the end; without either it closes when the
+    interpreter ends.
+    """
+
+    def __init__(
+        self,
+        index: ModelIndex,
+        optimizers: Mapping[str, torch.optim.Optimizer],
+        loss_fn: LossFunction | None,
+        loader: object | None,
+        options: _Options,
+    ) -> None:
+        self.enabled = True
+        self.closed = False
+        self.step = 0
+        self.strict = options.strict
+        self.name = options.name
+        self._index = index
+        self._loss_fn = loss_fn
+        self._optimizers: dict[str, torch.optim.Optimizer] = {}
+        self._budget = options.budget
+        self._handles: list[RemovableHandle] = []
+        self._failures: list[ProbeFailure] = []
+        self._strikes = 0
+        self._thread = threading.get_ident()
+        self._process = os.getpid()
+        self._scaled: tuple[int, torch.Tensor] | None = None
+        self._inside: dict[str, float] = {}
+        self._loader = _LoaderState(loader)
+        self._rates = _Rates()
+        self._following: dict[int, int] = {}
+        self._last_stepped: int | None = None
+        self._targets: Targets | None = None
+        self._speed = _Speed()
+        self._mode_matters: list[nn.Module] | None = None
+        self._skipped_total = 0
+
+        ruleset = load_rulesets(options.rules, CATALOGUE)
+        started = time.time()
+        self.run_dir = options.run_dir if options.run_dir is not None else new_run_folder(self.name, started)
+        self._contracts = LoopContracts()
+        self._parameters = ParameterProbe()
+        self._activations = ActivationProbe()
+        self._times = LayerTimesProbe()
+        self._graph = GraphProbe()
+        self._data = DataProbe()
+        self._probes: list[Probe] = [self._parameters, self._activations, self._times, self._graph, self._data]
+        for key, optimizer in optimizers.items():
+            self._register(key, optimizer)
+        self.facts: dict[str, Any] = self._first_facts(options)
+        writer = RecordWriter(
+            self.run_dir,
+            RunFacts(self.name, started, dict(self.facts), tuple(str(rule) for rule in options.rules)),
+            index.targets(),
+        )
+        display = _choose_display(options.ui)
+        self._worker = Worker(Judge(ruleset, index.targets(), CATALOGUE), writer, display, self.name, self._worker_failed)
+        self._worker.facts = self.facts
+        self._attach()
+
+    @staticmethod
+    def _switched_off() -> Doctor:
+        """A doctor that does nothing, for ``NNDOCTOR=0``."""
+        doctor = object.__new__(Doctor)
+        doctor.enabled = False
+        doctor.closed = True
+        doctor.step = 0
+        doctor.facts = {"switched_off": "NNDOCTOR=0 in the environment"}
+        doctor.run_dir = Path()
+        return doctor
+
+    # ------------------------------------------------------------------ what users call
+
+    def observe(self, **values: float | torch.Tensor) -> None:
+        """Hand over anything else worth judging: ``val_loss``, ``accuracy``, or a name of your own.
+
+        ``val_loss`` becomes the signal ``val.loss``, ``accuracy`` ``val.accuracy``, any other name
+        ``observed.<name>``. A value that is no number is refused with a TypeError in strict mode and
+        noted in the report otherwise.
+        """
+        if not self.enabled or self.closed:
+            return
+        try:
+            frame = Frame(
+                max(self.step, 1),
+                time.time(),
+                self._loader.epoch,
+                {OBSERVED_NAMES.get(name, OBSERVED_PREFIX + name): _number(name, value) for name, value in values.items()},
+            )
+            self._worker.put(frame)
+        except Exception as error:
+            self._failed("observe", error)
+
+    def diagnosis(self) -> Diagnosis:
+        """What is wrong with the run so far: verdict, findings with causes first, what was not examined."""
+        if not self.enabled:
+            return Diagnosis(facts=self.facts)
+        if self.closed:
+            return self._final
+        self._refresh_facts()
+        return self._worker.diagnosis()
+
+    def report(self, path: str | Path = "nndoctor-report.html") -> Path:
+        """Write the report of the run so far; the suffix of `path` chooses html, json, md or txt.
+
+        Returns:
+            The path that was written.
+
+        Raises:
+            ValueError: the suffix is none of these.
+            OSError: the folder does not exist or cannot be written.
+        """
+        if not self.enabled:
+            raise RuntimeError("there is no report: the doctor is switched off by NNDOCTOR=0 in the environment")
+        from nndoctor.reporting import report_run  # heavy, and only wanted now
+
+        if not self.closed:
+            self.diagnosis()
+            if self._worker.writer is not None:
+                self._worker.writer.facts(self._worker.facts)
+                self._worker.writer.flush()
+        return report_run(self.run_dir, Path(path))
+
+    def close(self, status: Literal["finished", "crashed"] = "finished") -> None:
+        """Let go of the training: no hook, attribute or thread of the doctor remains. Safe to call twice."""
+        if self.closed or os.getpid() != self._process:
+            return
+        if self._window.stepped:
+            self._guard("closing", self._close_frame)
+        self.closed = True
+        self._detach()
+        self._refresh_facts()
+        self._final = self._worker.close(status)
+
+    @property
+    def spent(self) -> Mapping[str, float]:
+        """Seconds of CPU time spent so far, by tier of probes and task of the doctor's own thread."""
+        if not self.enabled:
+            return {}
+        return {**self._budget.spent, **self._worker.seconds}
+
+    def __enter__(self) -> Doctor:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close("crashed" if kind is not None and not issubclass(kind, (KeyboardInterrupt, SystemExit)) else "finished")
+
+    # ------------------------------------------------------------------ attach and detach
+
+    def _watches(self, roots: set[int]) -> bool:
+        return not self.closed and roots == {id(unwrap(root)) for root in self._index.roots.values()}
+
+    def _register(self, key: str, optimizer: torch.optim.Optimizer) -> None:
+        self._optimizers[key] = optimizer
+        self._contracts.register(optimizer)
+        self._parameters.register(optimizer)
+        self._index.add_groups(f"{key}[{i}]" for i in range(len(optimizer.param_groups)))
+
+    def _add_optimizer(self, key: str, optimizer: torch.optim.Optimizer) -> None:
+        if all(optimizer is not known for known in self._optimizers.values()):
+            key = key if key not in self._optimizers else f"{key}{len(self._optimizers)}"
+            self._register(key, optimizer)
+            self._hook_optimizer(optimizer)
+
+    def _attach(self) -> None:
+        for probe in tuple(self._probes):
+            try:
+                probe.attach(self._index)
+            except Exception as error:
+                self._dismiss(probe, error)
+        for optimizer in self._optimizers.values():
+            self._hook_optimizer(optimizer)
+        for root in self._index.roots.values():
+            self._handles.append(root.register_forward_pre_hook(Hook(self._forward_begins), with_kwargs=True))
+            self._handles.append(root.register_forward_hook(Hook(self._forward_ended), always_call=True))
+        PROCESS.add(self)
+        _attached.add(self)
+        atexit.register(self._at_exit)
+        self._window = _Window()
+        self._begin_window()
+
+    def _hook_optimizer(self, optimizer: torch.optim.Optimizer) -> None:
+        self._handles.append(optimizer.register_step_pre_hook(self._before_step))
+        self._handles.append(optimizer.register_step_post_hook(self._after_step))
+
+    def _detach(self) -> None:
+        PROCESS.remove(self)
+        _attached.discard(self)
+        for handle in self._handles:
+            handle.remove()
+        self._handles.clear()
+        for probe in tuple(self._probes):
+            self._guard(f"detaching {probe.name}", probe.detach)
+        self._probes.clear()
+        atexit.unregister(self._at_exit)
+
+    def _at_exit(self) -> None:
+        crashed = getattr(sys, "last_exc", getattr(sys, "last_value", None)) is not None
+        self.close("crashed" if crashed else "finished")
+
+    # ------------------------------------------------------------------ failures
+
+    def _failed(self, where: str, error: Exception) -> None:
+        """Remember a failure of ours; after three strikes let go of the training altogether."""
+        if self.strict:
+            raise error
+        self._note_failure(where, error)
+        self._strikes += 1
+        if self._strikes >= STRIKES and not self.closed:
+            self._detach()
+
+    def _note_failure(self, where: str, error: Exception) -> None:
+        frames = traceback.extract_tb(error.__traceback__)
+        place = f" ({Path(frames[-1].filename).name}:{frames[-1].lineno})" if frames else ""
+        self._failures.append(ProbeFailure(where, self.step, f"{type(error).__name__}: {error}{place}"))
+        self._worker.probe_failures = tuple(self._failures)
+        if self._worker.writer is not None:
+            self._worker.writer.event(self.step, "probe-failure", f"{where}: {type(error).__name__}: {error}{place}")
+
+    def _worker_failed(self, where: str, error: Exception) -> None:
+        """A failure in the doctor's own thread cannot raise into the training; it is noted."""
+        if len(self._failures) < 20:
+            self._note_failure(where, error)
+
+    def _dismiss(self, probe: Probe, error: Exception) -> None:
+        """A probe raised: it is taken off and named, the training goes on."""
+        if self.strict:
+            raise error
+        if probe in self._probes:
+            self._probes.remove(probe)
+        self._note_failure(probe.name, error)
+        try:
+            probe.detach()
+        except Exception as second:
+            self._note_failure(f"detaching {probe.name}", second)
+
+    def _guard(self, where: str, action: Callable[[], None]) -> None:
+        try:
+            action()
+        except Exception as error:
+            self._failed(where, error)
+
+    def _measure(self, probe: Probe, action: Callable[[], object]) -> None:
+        """Run one action of a probe, book its CPU time to its tier, dismiss it if it raises."""
+        if probe not in self._probes:
+            return
+        begun = thread_time()
+        try:
+            action()
+        except Exception as error:
+            self._dismiss(probe, error)
+        tiers = self._window.tier_cpu
+        tiers[probe.tier] = tiers.get(probe.tier, 0.0) + thread_time() - begun
+
+    # ------------------------------------------------------------------ events of the loop
+
+    def _forward_begins(self, root: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
+        if not torch.is_grad_enabled() or torch.compiler.is_compiling():
+            return
+        try:
+            window = self._window
+            window.forwards += 1
+            window.eval_forward = not root.training
+            if "data" in window.sampled:
+                begun = perf_counter()
+                self._measure(self._data, lambda: self._data.forward_begins(args, kwargs))
+                window.own += perf_counter() - begun
+            self._inside["forward"] = perf_counter()
+        except Exception as error:
+            self._failed("forward hook", error)
+
+    def _forward_ended(self, root: nn.Module, args: object, output: object) -> None:
+        begun = self._inside.pop("forward", None)
+        if begun is not None:
+            now = perf_counter()
+            self._window.add("forward", now - begun)
+            self._inside["loss"] = now
+
+    def backward_begins(self, loss: object) -> None:
+        if threading.get_ident() != self._thread:
+            return
+        begun = perf_counter()
+        window = self._window
+        since_forward = self._inside.pop("loss", None)
+        if since_forward is not None:
+            window.add("loss", begun - since_forward)
+        self._contracts.backward_begins()
+        window.trained_in_eval = window.eval_forward
+        scalar = loss[0] if isinstance(loss, (tuple, list)) and len(loss) == 1 else loss
+        if isinstance(scalar, torch.Tensor) and scalar.numel() == 1:
+            window.losses.append(self._unscaled(scalar).reshape(1))
+            if "graph" in window.sampled:
+                self._measure(self._graph, lambda: self._graph.backward_begins(scalar))
+        self._loader.backward_seen()
+        now = perf_counter()
+        window.own += now - begun
+        self._inside["backward"] = now
+
+    def _unscaled(self, scalar: torch.Tensor) -> torch.Tensor:
+        """The loss before the gradient scaler multiplied it."""
+        if self._scaled is not None and self._scaled[0] == id(scalar):
+            return self._scaled[1]
+        return scalar.detach().clone()
+
+    def backward_ended(self) -> None:
+        begun = self._inside.pop("backward", None)
+        if begun is None:
+            return
+        now = perf_counter()
+        window = self._window
+        window.add("backward", now - begun)
+        self._contracts.backward_ended()
+        if "times" in window.sampled:
+            self._measure(self._times, self._times.backward_ended)
+        window.own += perf_counter() - now
+        if self._contracts.step_is_missing:
+            self._close_frame()
+
+    def gradients_zeroed(self, owner: object) -> None:
+        self._contracts.gradients_zeroed(owner)
+
+    def clipped(self, total_norm: object, max_norm: object) -> None:
+        self._window.preclip = total_norm.detach() if isinstance(total_norm, torch.Tensor) else total_norm
+        self._window.max_norm = max_norm.detach() if isinstance(max_norm, torch.Tensor) else max_norm
+
+    def loss_scaled(self, loss: object, scaled: object) -> None:
+        if isinstance(loss, torch.Tensor) and isinstance(scaled, torch.Tensor) and loss.numel() == 1:
+            self._scaled = (id(scaled), loss.detach().clone())
+
+    def scaler_stepped(self, optimizer: object) -> None:
+        """The scaler's step returned; if our hook did not run meanwhile, it skipped the optimizer."""
+        if id(optimizer) in self._window.stepped or id(optimizer) == self._last_stepped:
+            self._last_stepped = None
+            return
+        if isinstance(optimizer, torch.optim.Optimizer) and any(optimizer is o for o in self._optimizers.values()):
+            self._contracts.skipped(optimizer)
+            self._window.skipped += 1
+            self._skipped_total += 1
+            self._window.losses.clear()
+
+    def loader_started(self, loader: object) -> None:
+        self._loader.started(loader)
+
+    def batch_loaded(self, loader: object, batch: object, seconds: float) -> None:
+        if self._loader.loaded(loader) and "graph" in self._window.sampled:
+            self._graph.targets_from_loader = last_tensor(batch)
+        self._window.add("data_wait", seconds)
+
+    def observer_failed(self, event: str, error: Exception) -> None:
+        self._failed(event, error)
+
+    def _before_step(
+        self, optimizer: torch.optim.Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
+        try:
+            begun = perf_counter()
+            if id(optimizer) in self._window.stepped:
+                self._close_frame()
+            self._last_stepped = None
+            contract = self._contracts.before_step(optimizer)
+            self._window.contract = _worst(self._window.contract, contract)
+            closure = args[1] if len(args) > 1 else kwargs.get("closure")
+            changed = None
+            if callable(closure):
+                changed = self._with_closure(optimizer, closure, args, kwargs)
+            else:
+                self._gradients_ready(optimizer)
+            now = perf_counter()
+            self._window.own += now - begun
+            self._inside["optimizer"] = now
+            return changed
+        except Exception as error:
+            self._failed("optimizer pre-step hook", error)
+            return None
+
+    def _with_closure(
+        self,
+        optimizer: torch.optim.Optimizer,
+        closure: Callable[[], Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """Gradients exist only after the closure: look at them each time it returns, the last one counts."""
+
+        def observed() -> Any:
+            result = closure()
+            self._guard("closure", lambda: self._gradients_ready(optimizer))
+            return result
+
+        if len(args) > 1:
+            return (args[0], observed, *args[2:]), kwargs
+        return args, {**kwargs, "closure": observed}
+
+    def _gradients_ready(self, optimizer: torch.optim.Optimizer) -> None:
+        found_inf = getattr(optimizer, "found_inf", None)
+        self._window.found_inf = found_inf if isinstance(found_inf, torch.Tensor) else None
+        for probe in tuple(self._probes):
+            if probe.tier in self._window.sampled:
+                self._measure(probe, lambda probe=probe: probe.gradients_ready(optimizer))  # type: ignore[misc]
+
+    def _after_step(self, optimizer: torch.optim.Optimizer, args: object, kwargs: object) -> None:
+        try:
+            begun = perf_counter()
+            window = self._window
+            entered = self._inside.pop("optimizer", None)
+            if entered is not None:
+                window.add("optimizer", begun - entered)
+            self._contracts.after_step(optimizer)
+            for probe in tuple(self._probes):
+                if probe.tier in window.sampled:
+                    self._measure(probe, lambda probe=probe: probe.stepped(optimizer))  # type: ignore[misc]
+            self._following_is(optimizer)
+            window.stepped.append(id(optimizer))
+            window.own += perf_counter() - begun
+            self._last_stepped = id(optimizer)
+            if self._frame_is_complete(optimizer):
+                self._close_frame()
+        except Exception as error:
+            self._failed("optimizer post-step hook", error)
+
+    def _following_is(self, optimizer: torch.optim.Optimizer) -> None:
+        """Learn which optimizer usually steps after which, to close a frame as soon as it is complete."""
+        if self._previous_optimizer is not None:
+            self._following[self._previous_optimizer] = id(optimizer)
+        self._previous_optimizer = id(optimizer)
+
+    _previous_optimizer: int | None = None
+
+    def _frame_is_complete(self, optimizer: torch.optim.Optimizer) -> bool:
+        if len(self._window.stepped) >= len(self._optimizers):
+            return True
+        return self._following.get(id(optimizer)) in self._window.stepped
+
+    # ------------------------------------------------------------------ one frame
+
+    def _begin_window(self) -> None:
+        """Decide what the next step measures, and let the probes prepare for it."""
+        following = self.step + 1
+        sampled = frozenset(tier for tier in self._budget.tiers if self._budget.sampled(tier, following))
+        self._window.sampled = sampled
+        for probe in tuple(self._probes):
+            self._measure(probe, lambda probe=probe: probe.begin_step(following, probe.tier in sampled))  # type: ignore[misc]
+
+    def _close_frame(self) -> None:
+        """Collect what was measured on this step, hand it to the worker, and begin the next."""
+        begun, cpu = perf_counter(), thread_time()
+        window = self._window
+        self.step += 1
+        if self.step == 1:
+            self._after_first_step()
+        measured = self._collect(window)
+        elapsed = begun - window.begun
+        self._book_time(window, measured, elapsed)
+        targets = self._current_targets()
+        self._worker.put(pack(self.step, time.time(), self._loader.epoch, targets, measured))
+        fresh = _Window()
+        self._window = fresh
+        self._inside.clear()
+        self._begin_window()
+        own = window.own + perf_counter() - begun
+        for tier, seconds in window.tier_cpu.items():
+            if tier in window.sampled:
+                self._budget.tier_cost(tier, seconds)
+            else:
+                self._budget.spend(tier, seconds)
+        self._budget.spend("hooks", max(0.0, thread_time() - cpu - sum(fresh.tier_cpu.values())))
+        self._budget.step_took(self.step, elapsed, own, bool(window.sampled))
+        fresh.begun = begun
+        fresh.own = perf_counter() - begun
+        self._speed.step(elapsed, own)
+        self._worker.pace = Pace(self._speed.steps_per_second, self._speed.overhead, self._loader.planned_steps)
+
+    def _collect(self, window: _Window) -> dict[str, Measured]:
+        measured: dict[str, Measured] = {}
+        for probe in tuple(self._probes):
+            if probe.tier in window.sampled:
+                self._measure(probe, lambda probe=probe: measured.update(probe.collect()))  # type: ignore[misc]
+        if window.losses:
+            measured[RAW_LOSSES] = torch.cat([loss.float().to(window.losses[0].device) for loss in window.losses])
+        for name, value in (("grad.total_norm_preclip", window.preclip), ("clip.max_norm", window.max_norm)):
+            if isinstance(value, torch.Tensor):
+                measured[name] = value.reshape(1)
+            elif isinstance(value, (int, float)):
+                measured[name] = float(value)
+        measured.update(self._loop_signals(window))
+        measured.update(self._rates.signals(self._optimizers, self._loader.epoch))
+        if self._loader.batches is not None:
+            measured["loader.batches"] = float(self._loader.batches)
+        if window.sampled:
+            memory = _resident_bytes()
+            if memory is not None:
+                measured["memory.process"] = memory
+            if torch.cuda.is_available() and torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+                measured["memory.accelerator"] = float(torch.cuda.memory_allocated())
+        if measured.get("loop.unchanged") is not None and (window.skipped or measured.get("lr") == 0):
+            del measured["loop.unchanged"]
+        return measured
+
+    def _loop_signals(self, window: _Window) -> dict[str, Measured]:
+        contract = window.contract
+        signals: dict[str, Measured] = {
+            "loop.backwards": float(len(window.losses) or contract.backwards),
+            "loop.forwards": float(window.forwards),
+            "loop.stale_gradients": float(contract.stale_gradients),
+            "loop.gradients_cleared": float(contract.gradients_cleared),
+            "loop.cleared_between_backwards": float(contract.cleared_between_backwards),
+            "loop.steps_missing": float(self._contracts.steps_missing),
+            "loop.optimizers": float(len(self._optimizers)),
+            "loop.full_batch": float(self._loader.batches in (None, 1)),
+            "step.skipped": float(window.skipped > 0),
+            "step.skipped_total": float(self._skipped_total),
+        }
+        if window.forwards and window.losses:
+            signals["loop.eval_mode"] = float(window.trained_in_eval and self._eval_mode_matters())
+        if window.found_inf is not None:
+            signals["step.skipped"] = window.found_inf.float().reshape(1)
+        return signals
+
+    def _book_time(self, window: _Window, measured: dict[str, Measured], elapsed: float) -> None:
+        if self.step == 1 or elapsed <= 0:
+            return  # from attaching to the end of the first step is set-up, not a step
+        tiles = window.tiles
+        measured["step.time"] = elapsed
+        if self._loader.seen:
+            measured["step.data_wait"] = tiles.get("data_wait", 0.0)
+            measured["step.data_wait_fraction"] = min(1.0, tiles.get("data_wait", 0.0) / elapsed)
+        for name in ("forward", "backward", "optimizer", "loss"):
+            if name in tiles:
+                measured[f"step.{name}"] = tiles[name]
+        measured["step.doctor"] = window.own
+        measured["step.other"] = max(0.0, elapsed - sum(tiles.values()) - window.own)
+
+    def _after_first_step(self) -> None:
+        if self._index.adopt_late_parameters():
+            for key, optimizer in self._optimizers.items():
+                self._register(key, optimizer)
+        self._refresh_facts()
+
+    def _current_targets(self) -> Targets:
+        """The targets, the same object as long as nothing was added."""
+        known = self._targets
+        index = self._index
+        if (
+            known is None
+            or len(known.layers) != len(index.layer_names)
+            or len(known.params) != len(index.param_names)
+            or len(known.groups) != len(index.groups)
+            or known.layer_depths != tuple(index.layer_depths)
+        ):
+            self._targets = index.targets()
+        assert self._targets is not None
+        return self._targets
+
+    def _eval_mode_matters(self) -> bool:
+        """Whether any dropout or normalisation layer that serves trainable parameters is in the model."""
+        if self._mode_matters is None:
+            self._mode_matters = [
+                module
+                for name, module in zip(self._index.layer_names, self._index.layers, strict=True)
+                if module is not None and _depends_on_mode(module) and self._index.serves_trainable(name)
+            ]
+        return any(not module.training for module in self._mode_matters)
+
+    # ------------------------------------------------------------------ facts
+
+    def _first_facts(self, options: _Options) -> dict[str, Any]:
+        import nndoctor
+
+        params = self._index.params
+        return {
+            "model": ", ".join(type(unwrap(root)).__name__ for root in self._index.roots.values()),
+            "parameters": sum(p.numel() for p in params),
+            "trainable_parameters": sum(p.numel() for p in params if p.requires_grad),
+            "layers": len(self._index.layers),
+            "optimizer": ", ".join(type(o).__name__ for o in self._optimizers.values()),
+            "optimizer_settings": {key: _settings(o) for key, o in self._optimizers.items()},
+            "loss": _loss_name(self._loss_fn),
+            "device": ", ".join(sorted({str(p.device) for p in params})) or "none",
+            "dtype": ", ".join(sorted({str(p.dtype).removeprefix("torch.") for p in params})) or "none",
+            "budget": self._budget.budget,
+            "cadence": self._budget.cadence,
+            "versions": {
+                "nndoctor": nndoctor.__version__,
+                "torch": torch.__version__,
+                "python": platform.python_version(),
+            },
+        }
+
+    def _refresh_facts(self) -> None:
+        if not self.facts.get("loss") and self._graph.kind:
+            self.facts["loss"] = self._graph.kind
+        if self._graph.kind:
+            self.facts["loss_found"] = self._graph.kind
+        unseen = list(self._activations.unseen()) if self._activations in self._probes else []
+        if PROCESS.missing:
+            unseen.append(f"this torch lacks {', '.join(PROCESS.missing)}: what they tell was not measured")
+        self.facts["unseen"] = unseen
+        self.facts["overhead"] = self._speed.overhead
+        self.facts["cadences"] = {tier: self._budget.every(tier) for tier in self._budget.tiers}
+        self.facts["switched_off"] = list(self._budget.switched_off())
+        self.facts["dropped_frames"] = self._worker.dropped + (self._worker.writer.dropped if self._worker.writer else 0)
+        self.facts["spent_seconds"] = {key: round(value, 4) for key, value in self.spent.items()}
+        self._worker.facts = dict(self.facts)
+
+
+# ---------------------------------------------------------------------- small parts
+
+
+class _Rates:
+    """Learning rates and other hyper-parameters, and how they changed."""
+
+    def __init__(self) -> None:
+        self.initial: float | None = None
+        self.peak = 0.0
+        self.last: float | None = None
+        self.changes = 0
+        self._epoch = 0
+        self._changes_at_epoch = 0
+        self._per_epoch: float | None = None
+
+    def signals(self, optimizers: Mapping[str, torch.optim.Optimizer], epoch: float | None) -> dict[str, Measured]:
+        groups = [group for optimizer in optimizers.values() for group in optimizer.param_groups]
+        found: dict[str, Measured] = {"group.lr": [_setting(g, "lr") for g in groups]}
+        for name, of in (
+            ("group.weight_decay", lambda g: _setting(g, "weight_decay")),
+            ("group.momentum", lambda g: _setting(g, "momentum") if "momentum" in g else _beta(g, 0)),
+            ("group.beta2", lambda g: _beta(g, 1)),
+            ("group.eps", lambda g: _setting(g, "eps")),
+        ):
+            found[name] = [of(g) for g in groups]  # type: ignore[no-untyped-call]
+        rate = _setting(groups[0], "lr") if groups else float("nan")
+        if rate == rate:
+            found.update(self._follow(rate, epoch))
+        first = next(iter(optimizers.values()), None)
+        if first is not None:
+            adaptive = "betas" in first.param_groups[0] or type(first).__name__ in ADAPTIVE
+            found["lr.adaptive"] = float(adaptive)
+        return found
+
+    def _follow(self, rate: float, epoch: float | None) -> dict[str, Measured]:
+        if self.initial is None:
+            self.initial = rate
+        if self.last is not None and rate != self.last:
+            self.changes += 1
+        self.last = rate
+        self.peak = max(self.peak, rate)
+        if epoch is not None and int(epoch) > self._epoch:
+            self._per_epoch = (self.changes - self._changes_at_epoch) / (int(epoch) - self._epoch)
+            self._epoch, self._changes_at_epoch = int(epoch), self.changes
+        found: dict[str, Measured] = {
+            "lr": rate,
+            "lr.initial": self.initial,
+            "lr.peak": self.peak,
+            "lr.changes": float(self.changes),
+        }
+        if self._per_epoch is not None:
+            found["loop.lr_steps_per_epoch"] = self._per_epoch
+        return found
+
+
+def _setting(group: Mapping[str, Any], name: str) -> float:
+    value = group.get(name)
+    if isinstance(value, torch.Tensor):
+        return float(value) if value.device.type == "cpu" else float("nan")  # never wait for a device
+    return float(value) if isinstance(value, (int, float)) else float("nan")
+
+
+def _beta(group: Mapping[str, Any], which: int) -> float:
+    betas = group.get("betas")
+    return _setting({"beta": betas[which]}, "beta") if isinstance(betas, (tuple, list)) and len(betas) > which else float("nan")
+
+
+class _LoaderState:
+    """Which loader feeds the training, how far it is, and how long it kept the loop waiting."""
+
+    def __init__(self, loader: object | None) -> None:
+        self.training = loader
+        self._last: object | None = None
+        self._served = 0
+        self._passes = -1 if loader is None else 0
+        self.seen = loader is not None
+        self.planned_steps: int | None = None
+
+    def started(self, loader: object) -> None:
+        if loader is self.training and self._served:
+            self._passes += 1
+            self._served = 0
+
+    def loaded(self, loader: object) -> bool:
+        """Note one batch; True if it came from the training loader, or that one is not known yet."""
+        self._last = loader
+        self.seen = True
+        if loader is self.training:
+            self._served += 1
+        return self.training is None or loader is self.training
+
+    def backward_seen(self) -> None:
+        """The loader in use at the first backward is the training loader."""
+        if self.training is None and self._last is not None:
+            self.training, self._served, self._passes = self._last, 1, 0
+
+    @property
+    def batches(self) -> int | None:
+        """Batches per epoch; None without a loader of known length."""
+        try:
+            return len(self.training)  # type: ignore[arg-type]
+        except TypeError:
+            return None
+
+    @property
+    def epoch(self) -> float | None:
+        batches = self.batches
+        if self.training is None or not batches or self._passes < 0:
+            return None
+        return self._passes + self._served / batches
+
+
+class _Speed:
+    """Steps per second and the doctor's share, smoothed over about a hundred steps."""
+
+    def __init__(self) -> None:
+        self.steps_per_second: float | None = None
+        self.overhead: float | None = None
+        self._elapsed = self._own = 0.0
+        self._steps = 0.0
+
+    def step(self, elapsed: float, own: float) -> None:
+        self._steps = 0.99 * self._steps + 1
+        self._elapsed = 0.99 * self._elapsed + elapsed
+        self._own = 0.99 * self._own + own
+        if self._elapsed > 0:
+            self.steps_per_second = self._steps / self._elapsed
+            self.overhead = self._own / self._elapsed
+
+
+def _worst(one: Contract, other: Contract) -> Contract:
+    """What was broken by any of several optimizers in one frame."""
+    return Contract(
+        backwards=max(one.backwards, other.backwards),
+        stale_gradients=one.stale_gradients or other.stale_gradients,
+        gradients_cleared=one.gradients_cleared or other.gradients_cleared,
+        cleared_between_backwards=one.cleared_between_backwards or other.cleared_between_backwards,
+    )
+
+
+def _depends_on_mode(module: nn.Module) -> bool:
+    """Whether `module` computes something else in training mode than in evaluation mode."""
+    if isinstance(module, DROPOUTS):
+        return float(getattr(module, "p", 0.0)) > 0
+    if isinstance(module, (nn.RNNBase, nn.MultiheadAttention)):
+        return float(module.dropout) > 0
+    return isinstance(module, NORMALISATIONS) and bool(getattr(module, "track_running_stats", False))
+
+
+def _settings(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+    plain = (int, float, str, bool)
+    return {
+        key: list(value) if isinstance(value, tuple) else value
+        for key, value in optimizer.param_groups[0].items()
+        if key != "params" and isinstance(value, (*plain, tuple))
+    }
+
+
+def _loss_name(loss_fn: LossFunction | None) -> str:
+    if loss_fn is None:
+        return ""
+    return type(loss_fn).__name__ if isinstance(loss_fn, nn.Module) else getattr(loss_fn, "__name__", "custom")
+
+
+def _number(name: str, value: object) -> Any:
+    import numpy as np
+
+    if isinstance(value, torch.Tensor):
+        value = value.detach().float().cpu().reshape(-1)
+        if value.numel() != 1:
+            raise TypeError(f"observe({name}=...) expects one number, got a tensor of {value.numel()} elements")
+        return value.numpy().astype(np.float32)
+    try:
+        return np.array([float(value)], dtype=np.float32)  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        raise TypeError(f"observe({name}=...) expects a number, got {type(value).__name__}") from None
+
+
+def _resident_bytes() -> float | None:
+    """Resident memory of this process in bytes; None where the system does not tell it cheaply."""
+    try:
+        with open("/proc/self/statm", encoding="ascii") as file:
+            return float(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except (OSError, ValueError, IndexError):
+        return None
+
+
+def _choose_display(ui: str) -> Any:
+    terminal = import_module("nndoctor.reports.terminal")
+    rank = int(os.environ.get("RANK", "0") or 0)
+    return terminal.choose_display(ui, sys.stderr, rank)

@@ -1,0 +1,86 @@
+"""Judging and reporting a recorded run: the same engine over the same frames, without torch.
+
+Used by ``Doctor.report``, ``nndoctor report`` and ``nndoctor diagnose``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from nndoctor.findings import Diagnosis, ProbeFailure
+from nndoctor.record import RecordReader
+from nndoctor.reports import write_report
+from nndoctor.reports.view import BeforeAfter, RunView, build_view
+from nndoctor.rules import Judge, Ruleset, load_rulesets
+
+PROBE_FAILURE = "probe-failure"
+"""Kind of the record's events that name a dismissed probe."""
+
+
+@dataclass(frozen=True)
+class JudgedRun:
+    """A recorded run, judged: its history and diagnosis, and the rules it was judged by."""
+
+    judge: Judge
+    ruleset: Ruleset
+    diagnosis: Diagnosis
+
+
+def judge_record(reader: RecordReader, rules: Sequence[str | Path] | None = None) -> JudgedRun:
+    """Judge every frame of a record.
+
+    Args:
+        reader: the record; may still be written.
+        rules: rulesets to judge by; default those that the run was recorded with.
+
+    Raises:
+        RulesetError: a ruleset is missing or has mistakes.
+    """
+    ruleset = load_rulesets(tuple(rules) if rules else reader.facts.rules or ("core",))
+    judge = Judge(ruleset, reader.targets)
+    for frame in reader.frames():
+        judge.feed(frame)
+    failures = tuple(
+        ProbeFailure(event.text.partition(": ")[0], event.step, event.text.partition(": ")[2])
+        for event in reader.events()
+        if event.kind == PROBE_FAILURE
+    )
+    return JudgedRun(judge, ruleset, judge.diagnosis(reader.facts.facts, failures))
+
+
+def view_run(
+    folder: Path, rules: Sequence[str | Path] | None = None, before_after: BeforeAfter | None = None
+) -> RunView:
+    """Everything a report of the run in `folder` needs.
+
+    Raises:
+        RecordError: there is no readable record in `folder`.
+        RulesetError: a ruleset is missing or has mistakes.
+    """
+    reader = RecordReader(folder)
+    try:
+        judged = judge_record(reader, rules)
+        return build_view(reader, judged.diagnosis, judged.judge.history, judged.ruleset.docs(), before_after)
+    finally:
+        reader.close()
+
+
+def report_run(
+    folder: Path,
+    path: Path,
+    *,
+    rules: Sequence[str | Path] | None = None,
+    format: str | None = None,
+    before_after: BeforeAfter | None = None,
+) -> Path:
+    """Write the report of a recorded run and return its path.
+
+    Args:
+        folder: the run folder.
+        path: where to write; its suffix chooses the format where `format` is None.
+        rules: rulesets to judge by; default those that the run was recorded with.
+        before_after: the run repeated with a remedy, for the section that compares both.
+    """
+    return write_report(view_run(folder, rules, before_after), path, format)

@@ -1,0 +1,176 @@
+"""The doctor's own thread: turns payloads into frames, judges them, records them, shows them.
+
+The training thread only puts payloads into a bounded queue. When the queue is full, a payload is
+dropped and counted: the training never waits for the doctor.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol, TypeAlias
+
+from nndoctor.findings import Diagnosis, Finding, ProbeFailure
+from nndoctor.frames import Payload, unpack
+from nndoctor.record import RecordWriter
+from nndoctor.reports.panel import PanelState, panel_state
+from nndoctor.rules import Judge
+from nndoctor.signals import Frame, Targets
+
+QUEUE_LENGTH = 1024
+SHOW_INTERVAL = 0.5
+"""Seconds between two redraws of the panel; it looks no more often than twice a second."""
+
+
+class Display(Protocol):
+    def show(self, state: PanelState) -> None: ...
+
+    def close(self, final: Diagnosis | None) -> None: ...
+
+
+@dataclass(frozen=True)
+class Pace:
+    """What the panel says about speed and cost, handed over by the training thread."""
+
+    steps_per_second: float | None = None
+    overhead: float | None = None
+    planned_steps: int | None = None
+
+
+Work: TypeAlias = Payload | Frame | Callable[[], None] | None
+
+
+class Worker:
+    """Judges, records and shows, in a daemon thread of its own.
+
+    Args:
+        judge: the engine; only this thread feeds it.
+        writer: the record, None to keep none.
+        display: where the panel goes.
+        name: of the run, for the panel.
+        failed: told of an exception in this thread as (where, error).
+    """
+
+    def __init__(
+        self,
+        judge: Judge,
+        writer: RecordWriter | None,
+        display: Display,
+        name: str,
+        failed: Callable[[str, Exception], None],
+    ) -> None:
+        self.judge = judge
+        self.writer = writer
+        self.display = display
+        self.name = name
+        self.dropped = 0
+        self.pace = Pace()
+        self.seconds: dict[str, float] = {"judging": 0.0, "writing": 0.0, "showing": 0.0}
+        self.facts: Mapping[str, Any] = {}
+        self.probe_failures: Sequence[ProbeFailure] = ()
+        self.on_findings: Callable[[Sequence[Finding]], None] | None = None
+        self._failed = failed
+        self._queue: queue.Queue[Work] = queue.Queue(QUEUE_LENGTH)
+        self._shown = 0.0
+        self._targets: Targets = judge.history.targets
+        self._lock = threading.Lock()
+        self._thread = threading.Thread(target=self._run, name="nndoctor", daemon=True)
+        self._thread.start()
+
+    def put(self, work: Payload | Frame) -> bool:
+        """Hand over one step; False if the queue was full and it was dropped."""
+        try:
+            self._queue.put_nowait(work)
+        except queue.Full:
+            self.dropped += 1
+            return False
+        return True
+
+    def drain(self, timeout: float = 60.0) -> bool:
+        """Wait until everything handed over so far is judged and written; False after `timeout` seconds."""
+        if not self._thread.is_alive():
+            return True
+        done = threading.Event()
+        try:
+            self._queue.put(done.set, timeout=timeout)
+        except queue.Full:
+            return False
+        return done.wait(timeout)
+
+    def diagnosis(self) -> Diagnosis:
+        """The present diagnosis, after everything handed over so far."""
+        self.drain()
+        with self._lock:
+            return self.judge.diagnosis(self.facts, self.probe_failures)
+
+    def close(self, status: Literal["finished", "crashed"]) -> Diagnosis:
+        """Judge and write what is left, end the thread, close record and panel."""
+        self.drain()
+        self._queue.put(None)
+        self._thread.join(timeout=60.0)
+        diagnosis = self.judge.diagnosis(self.facts, self.probe_failures)
+        if self.writer is not None:
+            self.writer.facts(self.facts)
+            self.writer.findings(diagnosis.findings)
+            self.writer.close(status)
+        self.display.close(diagnosis)
+        return diagnosis
+
+    def _run(self) -> None:
+        while True:
+            work = self._queue.get()
+            if work is None:
+                return
+            if callable(work):
+                work()
+                continue
+            try:
+                with self._lock:
+                    self._take(work)
+            except Exception as error:
+                self._failed("judging", error)
+
+    def _take(self, work: Payload | Frame) -> None:
+        begun = time.thread_time()
+        if isinstance(work, Payload):
+            if work.targets is not self._targets:
+                self._targets = work.targets
+                self.judge.grow(work.targets)
+                if self.writer is not None:
+                    self.writer.targets(work.targets)
+            work = unpack(work)
+        changed = self.judge.feed(work)
+        judged = time.thread_time()
+        if self.writer is not None:
+            self.writer.frame(work)
+            if changed:
+                self.writer.findings(self.judge.findings())
+        written = time.thread_time()
+        if changed and self.on_findings is not None:
+            self.on_findings(self.judge.findings())
+        self._show(changed)
+        self.seconds["judging"] += judged - begun
+        self.seconds["writing"] += written - judged
+        self.seconds["showing"] += time.thread_time() - written
+
+    def _show(self, changed: bool) -> None:
+        now = time.monotonic()
+        if now - self._shown < SHOW_INTERVAL and not (changed and now - self._shown > SHOW_INTERVAL / 5):
+            return
+        self._shown = now
+        diagnosis = self.judge.diagnosis(self.facts, self.probe_failures)
+        self.display.show(
+            panel_state(
+                self.judge.history,
+                diagnosis,
+                name=self.name,
+                planned_steps=self.pace.planned_steps,
+                steps_per_second=self.pace.steps_per_second,
+                overhead=self.pace.overhead,
+                pending=self.judge.pending(),
+                status="running",
+            )
+        )
