@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import pairwise
 from typing import Any
 
@@ -188,21 +188,34 @@ def panel_state(
     status: str = "running",
 ) -> PanelState:
     """The panel's content for a run: what was measured (`history`) and what was found (`diagnosis`)."""
-    found = {f.rule for f in diagnosis.findings if f.state != "cleared"}
-    judged = diagnosis.rules - len({n.rule for n in diagnosis.not_examined} - found)
-    return PanelState(
+    measured = PanelState(
         name=name,
         status=status,
-        step=max(history.step, diagnosis.steps),
+        step=history.step,
         planned_steps=planned_steps,
         steps_per_second=_finite(steps_per_second),
         overhead=_finite(overhead),
         curves=curves(history),
         layers=layer_strip(history, diagnosis.findings),
-        findings=finding_lines(diagnosis.findings, history.targets),
-        rules=diagnosis.rules,
-        rules_ok=max(0, judged - len(found)),
         pending=pending,
+    )
+    return with_diagnosis(measured, diagnosis, history.targets)
+
+
+def with_diagnosis(state: PanelState, diagnosis: Diagnosis, targets: Targets | None = None) -> PanelState:
+    """`state` with the findings of `diagnosis` in place of its own; what was measured stays."""
+    firing = {f.rule for f in diagnosis.findings if f.state != "cleared"}
+    judged = diagnosis.rules - len({n.rule for n in diagnosis.not_examined} - firing)
+    lines = finding_lines(diagnosis.findings, targets or Targets())
+    if targets is None:
+        words = {line.rule: line.place_word for line in state.findings}
+        lines = tuple(replace(line, place_word=words.get(line.rule, line.place_word)) for line in lines)
+    return replace(
+        state,
+        step=max(state.step, diagnosis.steps),
+        findings=lines,
+        rules=diagnosis.rules,
+        rules_ok=max(0, judged - len(firing)),
         acknowledged=sum(f.suppressed is not None for f in diagnosis.findings),
         not_examined=len(diagnosis.not_examined),
         probe_failures=tuple(dict.fromkeys(p.probe for p in diagnosis.probe_failures)),
