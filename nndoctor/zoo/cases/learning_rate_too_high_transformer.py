@@ -1,4 +1,4 @@
-"""A small transformer at a rate fifty times too large: attention saturates and the loss stays at chance."""
+"""A small transformer at a rate three hundred times too large: what it learns is undone by the next step."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def train(seed: int, attach: Attach, *, rate: float) -> Trained:
 CASE = Case(
     name="learning-rate-too-high-transformer",
     diagnosis="learning-rate-too-high",
-    description="transformer encoder, AdamW: lr=0.05 instead of 1e-3",
-    sick=partial(train, rate=0.05),
+    description="transformer encoder, AdamW: lr=0.3 instead of 1e-3",
+    sick=partial(train, rate=0.3),
     cured=partial(train, rate=1e-3),
 )

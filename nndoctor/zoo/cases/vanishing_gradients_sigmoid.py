@@ -1,4 +1,4 @@
-"""Ten sigmoid layers: each multiplies the gradient by less than a quarter, so the first ones never learn."""
+"""Eight sigmoid layers: each multiplies the gradient by less than a quarter, so the first ones never learn."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from nndoctor.zoo.data import classification
 from nndoctor.zoo.models import CLASSES, PIXELS, Mlp
 from nndoctor.zoo.trainer import Trained, fit
 
-DEPTH = 10
+DEPTH = 8
 
 
 def train(seed: int, attach: Attach, *, activation: Callable[[], nn.Module]) -> Trained:
@@ -29,7 +29,7 @@ def train(seed: int, attach: Attach, *, activation: Callable[[], nn.Module]) -> 
 CASE = Case(
     name="vanishing-gradients",
     diagnosis="vanishing-gradients",
-    description="ten-layer MLP with sigmoids instead of ReLUs",
+    description="eight-layer MLP with sigmoids instead of ReLUs",
     sick=partial(train, activation=nn.Sigmoid),
     cured=partial(train, activation=nn.ReLU),
     place=tuple(f"fc{index}" for index in range(1, DEPTH)),
