@@ -153,8 +153,7 @@ class RnnClassifier(nn.Module):
         self.rnn = nn.RNN(pixels, hidden, nonlinearity="relu", batch_first=True)
         self.head = nn.Linear(hidden, CLASSES)
         with torch.no_grad():
-            recurrent: Tensor = self.rnn.weight_hh_l0
-            recurrent.copy_(gain * torch.eye(hidden))
+            dict(self.rnn.named_parameters())["weight_hh_l0"].copy_(gain * torch.eye(hidden))
 
     def forward(self, images: Tensor) -> Tensor:
         groups = images.reshape(len(images), -1, self.pixels)  # (batch, 784 / pixels, pixels)

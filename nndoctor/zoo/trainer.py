@@ -112,7 +112,7 @@ def evaluate(model: nn.Module, loss_fn: LossFunction, loader: Batches) -> tuple[
     for inputs, targets in loader:
         outputs = model(inputs)
         total_loss += loss_fn(outputs, targets).item() * len(inputs)
-        right += (outputs.argmax(1) == targets).float().mean().item() * len(inputs) if not targets.is_floating_point() else float("nan")
+        right += float("nan") if targets.is_floating_point() else (outputs.argmax(1) == targets).sum().item()
         seen += len(inputs)
     model.train(was_training)
     return total_loss / seen, right / seen

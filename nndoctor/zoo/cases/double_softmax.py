@@ -45,5 +45,5 @@ CASE = Case(
     description="MLP: nn.Softmax at the end, nn.CrossEntropyLoss behind it",
     sick=partial(train, softmax=True),
     cured=partial(train, softmax=False),
-    source="https://discuss.pytorch.org/t/should-i-use-softmax-as-output-when-using-cross-entropy-loss-in-pytorch/146756",
+    source="https://docs.pytorch.org/docs/stable/generated/torch.nn.CrossEntropyLoss.html",
 )

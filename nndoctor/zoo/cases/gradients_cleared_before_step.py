@@ -40,5 +40,4 @@ CASE = Case(
     description="LeNet: zero_grad() between backward() and step()",
     sick=partial(train, cleared_late=True),
     cured=partial(train, cleared_late=False),
-    source="https://stackoverflow.com/questions/48001598",
 )

@@ -35,5 +35,4 @@ CASE = Case(
     description="regression MLP: outputs (64, 1), targets (64,), MSELoss compares 64 x 64 pairs",
     sick=partial(train, squeezed=True),
     cured=partial(train, squeezed=False),
-    source="https://discuss.pytorch.org/t/userwarning-using-a-target-size-torch-size-1-that-is-different-to-the-input-size/53668",
 )

@@ -38,5 +38,5 @@ CASE = Case(
     description="MLP, SGD: the loop never calls optimizer.zero_grad()",
     sick=partial(train, zero_grad=False),
     cured=partial(train, zero_grad=True),
-    source="https://discuss.pytorch.org/t/why-do-we-need-to-set-the-gradients-manually-to-zero-in-pytorch/4903",
+    source="https://discuss.pytorch.org/t/what-step-backward-and-zero-grad-do/33301",
 )

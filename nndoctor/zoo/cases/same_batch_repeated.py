@@ -40,5 +40,4 @@ CASE = Case(
     description="MLP: next(iter(loader)) in every step",
     sick=partial(train, repeated=True),
     cured=partial(train, repeated=False),
-    source="https://discuss.pytorch.org/t/data-loader-next-iter-loader-always-returns-the-same-batch/40463",
 )
