@@ -63,6 +63,11 @@ _attached: WeakSet[Doctor] = WeakSet()
 """Doctors that are attached in this process, so that wrapping a model twice gives the same one."""
 
 
+def attached_doctors() -> tuple[Doctor, ...]:
+    """The doctors that are attached in this process at the moment."""
+    return tuple(doctor for doctor in _attached if not doctor.closed)
+
+
 def wrap(
     model: Models,
     optimizer: Optimizers,
@@ -307,6 +312,13 @@ class Doctor:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close("crashed" if kind is not None and not issubclass(kind, (KeyboardInterrupt, SystemExit)) else "finished")
+
+    def joined_at(self, loss: object, loader: object | None, served: int) -> None:
+        """Take part in a backward that had begun when the doctor was attached, and in the epoch it belongs to."""
+        if self.enabled and loader is not None:
+            self._loader.joined(loader, served)
+        if self.enabled and not self.closed:
+            self.backward_begins(loss)
 
     # ------------------------------------------------------------------ attach and detach
 
@@ -843,6 +855,10 @@ class _LoaderState:
         self._passes = -1 if loader is None else 0
         self.seen = loader is not None
         self.planned_steps: int | None = None
+
+    def joined(self, loader: object, served: int) -> None:
+        """Start in the middle of an epoch of which `served` batches are gone."""
+        self.training, self._served, self._passes, self.seen = loader, served, 0, True
 
     def started(self, loader: object) -> None:
         if loader is self.training and self._served:

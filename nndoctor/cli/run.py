@@ -1,0 +1,130 @@
+"""``nndoctor run -- train.py args``: attach to an unmodified script and pass its exit code through."""
+
+from __future__ import annotations
+
+import os
+import runpy
+import sys
+import traceback
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+USAGE_ERROR = 2
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """How ``nndoctor run`` attaches; as the arguments of :func:`nndoctor.wrap`."""
+
+    rules: tuple[str, ...] = ("core",)
+    ui: str = "auto"
+    budget: float = 0.01
+    cadence: int | None = None
+    run_dir: Path | None = None
+    name: str | None = None
+    report: Path | None = None
+
+
+def run_script(argv: Sequence[str], options: RunOptions) -> int:
+    """Run ``script.py args`` or ``-m module args`` with the doctor attached.
+
+    The script's own stdout stays its own: what the doctor says goes to stderr.
+
+    Returns:
+        The script's exit code; 2 if there is no such script.
+    """
+    arguments = [a for i, a in enumerate(argv) if not (i == 0 and a == "--")]
+    problem = _problem(arguments)
+    if problem:
+        print(f"nndoctor run: {problem}", file=sys.stderr)
+        return USAGE_ERROR
+    if os.environ.get("NNDOCTOR", "").strip().lower() in {"0", "off", "false", "no"}:
+        return _execute(arguments)
+    from nndoctor.attach import AutoAttach
+    from nndoctor.rules import load_rulesets
+
+    load_rulesets(options.rules)  # mistakes in a ruleset are told before the script starts, not an hour later
+    attach = AutoAttach(
+        rules=options.rules,
+        ui=options.ui,
+        budget=options.budget,
+        cadence=options.cadence,
+        run_dir=options.run_dir,
+        name=options.name or _name(arguments),
+        said=lambda text: print(f"nndoctor: {text}", file=sys.stderr),
+    )
+    attach.install()
+    code = 1
+    try:
+        code = _execute(arguments)
+    finally:
+        attach.finish()
+        _say_verdict(attach, options, crashed=code != 0)
+    return code
+
+
+def _problem(arguments: Sequence[str]) -> str | None:
+    if not arguments:
+        return "expected a script, got nothing; try: nndoctor run -- train.py --epochs 3"
+    if arguments[0] == "-m":
+        return None if len(arguments) > 1 else "expected a module name after -m"
+    if not Path(arguments[0]).is_file():
+        return f"no such script: {arguments[0]!r} (in {os.getcwd()})"
+    return None
+
+
+def _name(arguments: Sequence[str]) -> str:
+    return arguments[1] if arguments[0] == "-m" else Path(arguments[0]).stem
+
+
+def _execute(arguments: Sequence[str]) -> int:
+    """Run the script as ``python`` would: its own argv, its folder first on the path, its traceback."""
+    saved_argv, saved_path = sys.argv, list(sys.path)
+    module = arguments[0] == "-m"
+    sys.argv = list(arguments[1:] if module else arguments)
+    sys.path[0] = os.getcwd() if module else str(Path(arguments[0]).resolve().parent)
+    try:
+        if module:
+            runpy.run_module(arguments[1], run_name="__main__", alter_sys=True)
+        else:
+            runpy.run_path(arguments[0], run_name="__main__")
+    except SystemExit as stop:
+        if stop.code is None or isinstance(stop.code, int):
+            return stop.code or 0
+        print(stop.code, file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("nndoctor: interrupted", file=sys.stderr)
+        return 130
+    except BaseException as error:
+        _print_traceback(error)
+        return 1
+    finally:
+        sys.argv, sys.path[:] = saved_argv, saved_path
+    return 0
+
+
+def _print_traceback(error: BaseException) -> None:
+    """The traceback from the script's first frame on, as plain python would have shown it."""
+    trace = error.__traceback__
+    while trace is not None and (
+        trace.tb_frame.f_code.co_filename == __file__ or "runpy" in trace.tb_frame.f_code.co_filename
+    ):
+        trace = trace.tb_next
+    traceback.print_exception(type(error), error, trace)
+
+
+def _say_verdict(attach: object, options: RunOptions, *, crashed: bool) -> None:
+    doctor = getattr(attach, "doctor", None)
+    if doctor is None:
+        print(
+            "nndoctor: nothing was diagnosed: no backward() was seen of a module that a torch.optim optimizer trains",
+            file=sys.stderr,
+        )
+        return
+    doctor.close("crashed" if crashed else "finished")
+    if options.report is not None:
+        print(f"nndoctor: report written to {doctor.report(options.report)}", file=sys.stderr)
+    print(f"nndoctor: run recorded in {doctor.run_dir} (nndoctor report {doctor.run_dir.name})", file=sys.stderr)
+    print(doctor.diagnosis().verdict, file=sys.stderr)
