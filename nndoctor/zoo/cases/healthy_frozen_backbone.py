@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from nndoctor.zoo.case import Attach, Case, alone, seeded
+from nndoctor.zoo.case import Attach, Case, seeded
 from nndoctor.zoo.data import batches, classification
 from nndoctor.zoo.models import BatchNormCnn
 from nndoctor.zoo.trainer import Trained, fit, trained
@@ -31,7 +31,6 @@ def pretrained(seed: int) -> BatchNormCnn:
     model: BatchNormCnn = seeded(seed, BatchNormCnn)
     loss_fn = nn.CrossEntropyLoss()
     optimizer = torch.optim.Adam(model.parameters(), lr=2e-3)
-    alone(model, optimizer, loss_fn)
     fit(model, optimizer, loss_fn, batches(data.train_inputs[known], data.train_targets[known], seed=seed), 150)
     return model
 
