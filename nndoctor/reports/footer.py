@@ -65,6 +65,7 @@ class StreamTty:
     """The terminal that a stream is attached to, written to below Python's buffers."""
 
     def __init__(self, stream: TextIO) -> None:
+        self._stream = stream  # keeps its descriptor open
         self._fd = stream.fileno()
         outside = Console(file=stream)  # decides on colours by NO_COLOR, FORCE_COLOR, TERM, COLORTERM
         self.ascii = not (outside.encoding or "").lower().startswith("utf")

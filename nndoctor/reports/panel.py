@@ -69,7 +69,8 @@ def render_panel(state: PanelState, width: int, height: int, ascii: bool = False
 
 def panel_lines(state: PanelState, width: int, height: int, *, ascii: bool = False) -> list[Text]:
     """The rows of the panel, none wider than `width`: as many of the most important ones as fit into `height`."""
-    rows = _Rows(state, width, ASCII if ascii else UNICODE, ascii).all()
+    kinds = _Rows(state, width, ASCII if ascii else UNICODE, ascii)
+    rows = kinds.full() if state.causes or (height >= 5 and state.curves) else kinds.compact()
     chosen = sorted(range(len(rows)), key=lambda i: rows[i].rank)[: max(0, min(height, MAX_ROWS))]
     lines = [rows[i].text for i in sorted(chosen)]
     for line in lines:
@@ -79,7 +80,8 @@ def panel_lines(state: PanelState, width: int, height: int, *, ascii: bool = Fal
 
 def panel_rows(state: PanelState, width: int) -> int:
     """How many rows the panel would like: 2 while healthy, up to 8 when ill."""
-    return min(MAX_ROWS, max(MIN_ROWS, sum(1 for _ in _Rows(state, width, UNICODE, False).all())))
+    kinds = _Rows(state, width, UNICODE, False)
+    return min(MAX_ROWS, max(MIN_ROWS, len(kinds.full() if state.causes else kinds.compact())))
 
 
 class _Row(NamedTuple):
@@ -96,18 +98,21 @@ class _Rows:
     glyphs: Glyphs
     ascii: bool
 
-    def all(self) -> list[_Row]:
+    def compact(self) -> list[_Row]:
+        """A healthy run in two rows; a third one says so if a probe of ours has failed."""
+        extra = [_Row(2, self.dismissed())] if self.state.probe_failures else []
+        return [_Row(0, self.title()), _Row(1, self.healthy()), *extra]
+
+    def full(self) -> list[_Row]:
         """Every row the state has, from top to bottom."""
         title = _Row(0, self.title())
-        if not self.state.causes:
-            extra = [_Row(2, self.dismissed())] if self.state.probe_failures else []
-            return [title, _Row(1, self.healthy()), *extra]
         curves = self.curve_rows()
         rows = [title]
         rows += [_Row(rank, text) for rank, text in zip((4, 6), curves, strict=False)]
         if self.state.layers is not None and len(self.state.layers.names) > 1:
             rows.append(_Row(7, self.layers(self.state.layers)))
         rows += self.cause_rows()
+        rows += [_Row(8, self.over(finding)) for finding in self.state.recovered[:2]]
         rows.append(_Row(3, self.status()))
         return rows
 
@@ -253,6 +258,13 @@ class _Rows:
         place = self.place(cause.targets, min(32, room - cell_len(title) - 4))
         line.append(f" in {place}" if place else "")
         return line.append(since, style="dim")
+
+    def over(self, finding: FindingLine) -> Text:
+        """``✓ learning rate too high is over: 8020 to 8100``"""
+        line = self.line((f" {self.glyphs.good} ", "green"))
+        when = f" is over: {finding.since} to {finding.until}"
+        line.append(self.safe(finding.title, self.width - line.cell_len - len(when)))
+        return line.append(when, style="dim")
 
     def place(self, targets: Sequence[str], width: int) -> str:
         """The one target by name, several as the first one and a count; empty where there is no room for it."""
