@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+import difflib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
 from importlib import import_module
+from inspect import signature
 from pkgutil import iter_modules
 from typing import Any, Literal, Protocol, TypeAlias
 
@@ -22,8 +25,8 @@ class Attach(Protocol):
     def __call__(self, model: Any, optimizer: Any, loss_fn: Any = None, *, loader: Any = None) -> Observer: ...
 
 
-Train: TypeAlias = Callable[[int, Attach], Trained]
-"""Trains once: ``train(seed, attach)`` builds model, data and optimizer, attaches, and runs the loop."""
+Train: TypeAlias = Callable[..., Trained]
+"""Trains once: ``train(seed, attach)`` builds model, data and optimizer, attaches, and runs the loop; some take ``steps``."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +43,8 @@ class Case:
         healthy: the one run of a healthy case.
         place: names of the modules or parameters where the ailment sits; a finding at one of them or below it is
             at the right place. Empty where the ailment has no place of its own.
+        remedies: what a fix may set (``lr``) and the keyword of the sick run that it stands for (``rate``), so that
+            the doctor's own values can be tried.
         source: a report of the same mistake in real code.
     """
 
@@ -50,6 +55,7 @@ class Case:
     cured: Train | None = None
     healthy: Train | None = None
     place: tuple[str, ...] = ()
+    remedies: Mapping[str, str] = field(default_factory=dict)
     source: str = ""
 
     def __post_init__(self) -> None:
@@ -61,6 +67,12 @@ class Case:
                 f"for diagnosis {self.diagnosis}, got {', '.join(sorted(runs)) or 'none'}"
             )
 
+    def treated(self, settings: Mapping[str, float | str]) -> Train | None:
+        """The sick run with the values of a fix instead of its own; None where the case cannot take all of them."""
+        if self.sick is None or not settings or not set(settings) <= set(self.remedies):
+            return None
+        return partial(self.sick, **{self.remedies[name]: value for name, value in settings.items()})
+
     @property
     def variants(self) -> tuple[Variant, ...]:
         return ("healthy",) if self.diagnosis is None else ("sick", "cured")
@@ -71,6 +83,13 @@ class Case:
         if run is None:
             raise ValueError(f"case {self.name!r} has no {variant!r} run; it has {', '.join(self.variants)}")
         return run
+
+
+def with_steps(train: Train, steps: int | None) -> Train:
+    """The run with `steps` optimizer steps, where its length can be chosen; the run as it is otherwise."""
+    if steps is None or "steps" not in signature(train).parameters:
+        return train
+    return partial(train, steps=steps)
 
 
 class NoDoctor:
@@ -116,8 +135,6 @@ def case_named(name: str) -> Case:
     for case in cases:
         if case.diagnosis == name:
             return case
-    import difflib
-
     names = [case.name for case in cases]
     close = difflib.get_close_matches(name, names, n=1)
     hint = f"did you mean {close[0]!r}? " if close else ""

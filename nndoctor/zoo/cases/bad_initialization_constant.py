@@ -13,7 +13,7 @@ from nndoctor.zoo.models import Mlp
 from nndoctor.zoo.trainer import Trained, fit
 
 
-def train(seed: int, attach: Attach, *, constant: bool) -> Trained:
+def train(seed: int, attach: Attach, *, constant: bool, steps: int = 400) -> Trained:
     data = classification()
     loader = data.train_loader(seed=seed)
     model = seeded(seed, Mlp)
@@ -23,7 +23,7 @@ def train(seed: int, attach: Attach, *, constant: bool) -> Trained:
     loss_fn = nn.CrossEntropyLoss()
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
     doctor = attach(model, optimizer, loss_fn, loader=loader)
-    return fit(model, optimizer, loss_fn, loader, 400, doctor=doctor)
+    return fit(model, optimizer, loss_fn, loader, steps, doctor=doctor)
 
 
 CASE = Case(

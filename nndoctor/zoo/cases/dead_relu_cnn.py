@@ -13,7 +13,7 @@ from nndoctor.zoo.models import LeNet
 from nndoctor.zoo.trainer import Trained, fit
 
 
-def train(seed: int, attach: Attach, *, bias: float) -> Trained:
+def train(seed: int, attach: Attach, *, bias: float, steps: int = 350) -> Trained:
     data = classification()
     loader = data.train_loader(seed=seed)
     model = seeded(seed, LeNet)
@@ -22,7 +22,7 @@ def train(seed: int, attach: Attach, *, bias: float) -> Trained:
     loss_fn = nn.CrossEntropyLoss()
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
     doctor = attach(model, optimizer, loss_fn, loader=loader)
-    return fit(model, optimizer, loss_fn, loader, 350, doctor=doctor)
+    return fit(model, optimizer, loss_fn, loader, steps, doctor=doctor)
 
 
 CASE = Case(

@@ -13,7 +13,7 @@ from nndoctor.zoo.models import CLASSES, PIXELS, Mlp
 from nndoctor.zoo.trainer import Trained, fit
 
 
-def train(seed: int, attach: Attach, *, bias: float) -> Trained:
+def train(seed: int, attach: Attach, *, bias: float, steps: int = 400) -> Trained:
     data = classification()
     loader = data.train_loader(seed=seed)
     model = seeded(seed, partial(Mlp, (PIXELS, 128, 64, 32, CLASSES)))
@@ -21,7 +21,7 @@ def train(seed: int, attach: Attach, *, bias: float) -> Trained:
     loss_fn = nn.CrossEntropyLoss()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9)
     doctor = attach(model, optimizer, loss_fn, loader=loader)
-    return fit(model, optimizer, loss_fn, loader, 400, doctor=doctor)
+    return fit(model, optimizer, loss_fn, loader, steps, doctor=doctor)
 
 
 CASE = Case(

@@ -29,14 +29,14 @@ class Classifier(nn.Module):
         return outputs
 
 
-def train(seed: int, attach: Attach, *, softmax: bool) -> Trained:
+def train(seed: int, attach: Attach, *, softmax: bool, steps: int = 400) -> Trained:
     data = classification()
     loader = data.train_loader(seed=seed)
     model = seeded(seed, partial(Classifier, softmax))
     loss_fn = nn.CrossEntropyLoss()
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
     doctor = attach(model, optimizer, loss_fn, loader=loader)
-    return fit(model, optimizer, loss_fn, loader, 400, doctor=doctor)
+    return fit(model, optimizer, loss_fn, loader, steps, doctor=doctor)
 
 
 CASE = Case(

@@ -13,14 +13,14 @@ from nndoctor.zoo.models import RnnClassifier
 from nndoctor.zoo.trainer import Trained, fit
 
 
-def train(seed: int, attach: Attach, *, clip: float | None) -> Trained:
+def train(seed: int, attach: Attach, *, clip: float | None, steps: int = 350) -> Trained:
     data = classification()
     loader = data.train_loader(seed=seed)
     model = seeded(seed, partial(RnnClassifier, pixels=14))
     loss_fn = nn.CrossEntropyLoss()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
     doctor = attach(model, optimizer, loss_fn, loader=loader)
-    return fit(model, optimizer, loss_fn, loader, 350, clip=clip, doctor=doctor)
+    return fit(model, optimizer, loss_fn, loader, steps, clip=clip, doctor=doctor)
 
 
 CASE = Case(
@@ -30,5 +30,6 @@ CASE = Case(
     sick=partial(train, clip=None),
     cured=partial(train, clip=1.0),
     place=("rnn",),
+    remedies={"clip_grad_norm": "clip", "max_norm": "clip"},
     source="https://arxiv.org/abs/1211.5063",
 )

@@ -11,14 +11,14 @@ from nndoctor.zoo.models import Autoencoder
 from nndoctor.zoo.trainer import Trained, fit
 
 
-def train(seed: int, attach: Attach) -> Trained:
+def train(seed: int, attach: Attach, *, steps: int = 400) -> Trained:
     images = load_images().train_images.float() / 255  # (count, 1, 28, 28)
     loader = batches(images, images, seed=seed)
     model = seeded(seed, Autoencoder)
     loss_fn = nn.MSELoss()
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
     doctor = attach(model, optimizer, loss_fn, loader=loader)
-    return fit(model, optimizer, loss_fn, loader, 400, doctor=doctor)
+    return fit(model, optimizer, loss_fn, loader, steps, doctor=doctor)
 
 
 CASE = Case(

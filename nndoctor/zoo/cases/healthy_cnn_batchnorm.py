@@ -11,14 +11,14 @@ from nndoctor.zoo.models import BatchNormCnn
 from nndoctor.zoo.trainer import Trained, fit
 
 
-def train(seed: int, attach: Attach) -> Trained:
+def train(seed: int, attach: Attach, *, steps: int = 330) -> Trained:
     data = classification()
     loader = data.train_loader(seed=seed)
     model = seeded(seed, BatchNormCnn)
     loss_fn = nn.CrossEntropyLoss()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9, weight_decay=5e-4)
     doctor = attach(model, optimizer, loss_fn, loader=loader)
-    return fit(model, optimizer, loss_fn, loader, 330, val_loader=data.val_loader(), doctor=doctor)
+    return fit(model, optimizer, loss_fn, loader, steps, val_loader=data.val_loader(), doctor=doctor)
 
 
 CASE = Case(

@@ -10,18 +10,16 @@ from nndoctor.zoo.data import classification
 from nndoctor.zoo.models import Mlp
 from nndoctor.zoo.trainer import Trained, fit
 
-STEPS = 436  # four epochs
 
-
-def train(seed: int, attach: Attach) -> Trained:
+def train(seed: int, attach: Attach, *, steps: int = 436) -> Trained:
     data = classification()
     loader = data.train_loader(seed=seed)
     model = seeded(seed, Mlp)
     loss_fn = nn.CrossEntropyLoss()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9)
-    scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=STEPS)
+    scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=steps)
     doctor = attach(model, optimizer, loss_fn, loader=loader)
-    return fit(model, optimizer, loss_fn, loader, STEPS, scheduler=scheduler, doctor=doctor)
+    return fit(model, optimizer, loss_fn, loader, steps, scheduler=scheduler, doctor=doctor)
 
 
 CASE = Case(

@@ -11,7 +11,7 @@ from nndoctor.zoo.models import LeNet
 from nndoctor.zoo.trainer import Trained, fit
 
 
-def train(seed: int, attach: Attach) -> Trained:
+def train(seed: int, attach: Attach, *, steps: int = 300) -> Trained:
     data = classification()
     loader = data.train_loader(seed=seed)
     model = seeded(seed, LeNet)
@@ -20,7 +20,7 @@ def train(seed: int, attach: Attach) -> Trained:
     model.zero_grad()
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-5)
     doctor = attach(model, optimizer, loss_fn, loader=loader)
-    return fit(model, optimizer, loss_fn, loader, 300, doctor=doctor)
+    return fit(model, optimizer, loss_fn, loader, steps, doctor=doctor)
 
 
 CASE = Case(

@@ -11,14 +11,14 @@ from nndoctor.zoo.models import Gpt
 from nndoctor.zoo.trainer import Trained, fit
 
 
-def train(seed: int, attach: Attach) -> Trained:
+def train(seed: int, attach: Attach, *, steps: int = 300) -> Trained:
     data = pixel_tokens()
     loader = data.train_loader(32, seed=seed)
     model = seeded(seed, Gpt)
     loss_fn = nn.CrossEntropyLoss()
     optimizer = torch.optim.AdamW(model.parameters(), lr=2e-3, betas=(0.9, 0.95))
     doctor = attach(model, optimizer, loss_fn, loader=loader)
-    return fit(model, optimizer, loss_fn, loader, 300, clip=1.0, doctor=doctor)
+    return fit(model, optimizer, loss_fn, loader, steps, clip=1.0, doctor=doctor)
 
 
 CASE = Case(

@@ -11,14 +11,14 @@ from nndoctor.zoo.models import LstmClassifier
 from nndoctor.zoo.trainer import Trained, fit
 
 
-def train(seed: int, attach: Attach) -> Trained:
+def train(seed: int, attach: Attach, *, steps: int = 350) -> Trained:
     data = classification()
     loader = data.train_loader(seed=seed)
     model = seeded(seed, LstmClassifier)
     loss_fn = nn.CrossEntropyLoss()
     optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)
     doctor = attach(model, optimizer, loss_fn, loader=loader)
-    return fit(model, optimizer, loss_fn, loader, 350, clip=1.0, doctor=doctor)
+    return fit(model, optimizer, loss_fn, loader, steps, clip=1.0, doctor=doctor)
 
 
 CASE = Case(

@@ -11,14 +11,14 @@ from nndoctor.zoo.models import Mlp
 from nndoctor.zoo.trainer import Trained, fit
 
 
-def train(seed: int, attach: Attach) -> Trained:
+def train(seed: int, attach: Attach, *, steps: int = 400) -> Trained:
     data = classification()
     loader = data.train_loader(seed=seed)
     model = seeded(seed, Mlp)
     loss_fn = nn.CrossEntropyLoss()
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
     doctor = attach(model, optimizer, loss_fn, loader=loader)
-    return fit(model, optimizer, loss_fn, loader, 400, val_loader=data.val_loader(), doctor=doctor)
+    return fit(model, optimizer, loss_fn, loader, steps, val_loader=data.val_loader(), doctor=doctor)
 
 
 CASE = Case(

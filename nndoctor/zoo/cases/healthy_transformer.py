@@ -11,7 +11,7 @@ from nndoctor.zoo.models import RowTransformer
 from nndoctor.zoo.trainer import Trained, fit
 
 
-def train(seed: int, attach: Attach) -> Trained:
+def train(seed: int, attach: Attach, *, steps: int = 350) -> Trained:
     data = classification()
     loader = data.train_loader(seed=seed)
     model = seeded(seed, RowTransformer)
@@ -19,7 +19,7 @@ def train(seed: int, attach: Attach) -> Trained:
     optimizer = torch.optim.AdamW(model.parameters(), lr=2e-3, weight_decay=0.05)
     scheduler = torch.optim.lr_scheduler.LinearLR(optimizer, start_factor=0.01, total_iters=60)
     doctor = attach(model, optimizer, loss_fn, loader=loader)
-    return fit(model, optimizer, loss_fn, loader, 350, scheduler=scheduler, clip=1.0, doctor=doctor)
+    return fit(model, optimizer, loss_fn, loader, steps, scheduler=scheduler, clip=1.0, doctor=doctor)
 
 
 CASE = Case(

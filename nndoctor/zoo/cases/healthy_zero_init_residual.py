@@ -13,7 +13,7 @@ from nndoctor.zoo.models import ResidualNet
 from nndoctor.zoo.trainer import Trained, fit
 
 
-def train(seed: int, attach: Attach) -> Trained:
+def train(seed: int, attach: Attach, *, steps: int = 300) -> Trained:
     data = classification()
     loader = data.train_loader(seed=seed)
     model = seeded(seed, partial(ResidualNet, zero_branches=True))
@@ -21,7 +21,7 @@ def train(seed: int, attach: Attach) -> Trained:
     loss_fn = nn.CrossEntropyLoss()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9)
     doctor = attach(model, optimizer, loss_fn, loader=loader)
-    return fit(model, optimizer, loss_fn, loader, 300, doctor=doctor)
+    return fit(model, optimizer, loss_fn, loader, steps, doctor=doctor)
 
 
 CASE = Case(

@@ -43,7 +43,7 @@ def _rotated(picture: Tensor, angle: float) -> Tensor:
     return nn.functional.grid_sample(picture, grid, align_corners=False)  # (1, 1, 28, 28)
 
 
-def train(seed: int, attach: Attach, *, prepared: bool) -> Trained:
+def train(seed: int, attach: Attach, *, prepared: bool, steps: int = 200) -> Trained:
     data = classification().first(1280)
     pictures: Any = PackedPictures(data.train_inputs, data.train_targets)
     if prepared:  # the same pictures, unpacked and warped once
@@ -54,7 +54,7 @@ def train(seed: int, attach: Attach, *, prepared: bool) -> Trained:
     loss_fn = nn.CrossEntropyLoss()
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
     doctor = attach(model, optimizer, loss_fn, loader=loader)
-    run = fit(model, optimizer, loss_fn, loader, 200, doctor=doctor)
+    run = fit(model, optimizer, loss_fn, loader, steps, doctor=doctor)
     return Trained(run.losses, None)  # the same losses, only slower
 
 

@@ -13,7 +13,7 @@ from nndoctor.zoo.models import Mlp
 from nndoctor.zoo.trainer import Trained, fit
 
 
-def train(seed: int, attach: Attach, *, raw: bool) -> Trained:
+def train(seed: int, attach: Attach, *, raw: bool, steps: int = 400) -> Trained:
     data = classification()
     inputs = load_images().train_images.float() if raw else data.train_inputs
     loader = batches(inputs, data.train_targets, seed=seed)
@@ -21,7 +21,7 @@ def train(seed: int, attach: Attach, *, raw: bool) -> Trained:
     loss_fn = nn.CrossEntropyLoss()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
     doctor = attach(model, optimizer, loss_fn, loader=loader)
-    return fit(model, optimizer, loss_fn, loader, 400, doctor=doctor)
+    return fit(model, optimizer, loss_fn, loader, steps, doctor=doctor)
 
 
 CASE = Case(

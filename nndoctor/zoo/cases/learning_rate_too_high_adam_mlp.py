@@ -13,14 +13,14 @@ from nndoctor.zoo.models import Mlp
 from nndoctor.zoo.trainer import Trained, fit
 
 
-def train(seed: int, attach: Attach, *, rate: float) -> Trained:
+def train(seed: int, attach: Attach, *, rate: float, steps: int = 400) -> Trained:
     data = classification()
     loader = data.train_loader(seed=seed)
     model = seeded(seed, Mlp)
     loss_fn = nn.CrossEntropyLoss()
     optimizer = torch.optim.Adam(model.parameters(), lr=rate)
     doctor = attach(model, optimizer, loss_fn, loader=loader)
-    return fit(model, optimizer, loss_fn, loader, 400, doctor=doctor)
+    return fit(model, optimizer, loss_fn, loader, steps, doctor=doctor)
 
 
 CASE = Case(
@@ -29,5 +29,6 @@ CASE = Case(
     description="MLP, Adam: lr=0.3 (an SGD habit) instead of 1e-3",
     sick=partial(train, rate=0.3),
     cured=partial(train, rate=1e-3),
+    remedies={"lr": "rate"},
     source="https://stackoverflow.com/questions/42966393",
 )

@@ -13,14 +13,14 @@ from nndoctor.zoo.models import LeNet
 from nndoctor.zoo.trainer import Trained, fit
 
 
-def train(seed: int, attach: Attach, *, rate: float) -> Trained:
+def train(seed: int, attach: Attach, *, rate: float, steps: int = 350) -> Trained:
     data = classification()
     loader = data.train_loader(seed=seed)
     model = seeded(seed, LeNet)
     loss_fn = nn.CrossEntropyLoss()
     optimizer = torch.optim.SGD(model.parameters(), lr=rate, momentum=0.9)
     doctor = attach(model, optimizer, loss_fn, loader=loader)
-    return fit(model, optimizer, loss_fn, loader, 350, doctor=doctor)
+    return fit(model, optimizer, loss_fn, loader, steps, doctor=doctor)
 
 
 CASE = Case(
@@ -29,5 +29,6 @@ CASE = Case(
     description="LeNet, SGD with momentum 0.9: lr=0.5 instead of 0.01",
     sick=partial(train, rate=0.5),
     cured=partial(train, rate=0.01),
+    remedies={"lr": "rate"},
     source="https://karpathy.github.io/2019/04/25/recipe/",
 )

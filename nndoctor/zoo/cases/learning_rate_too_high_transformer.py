@@ -13,14 +13,14 @@ from nndoctor.zoo.models import RowTransformer
 from nndoctor.zoo.trainer import Trained, fit
 
 
-def train(seed: int, attach: Attach, *, rate: float) -> Trained:
+def train(seed: int, attach: Attach, *, rate: float, steps: int = 300) -> Trained:
     data = classification()
     loader = data.train_loader(seed=seed)
     model = seeded(seed, RowTransformer)
     loss_fn = nn.CrossEntropyLoss()
     optimizer = torch.optim.AdamW(model.parameters(), lr=rate)
     doctor = attach(model, optimizer, loss_fn, loader=loader)
-    return fit(model, optimizer, loss_fn, loader, 300, doctor=doctor)
+    return fit(model, optimizer, loss_fn, loader, steps, doctor=doctor)
 
 
 CASE = Case(
@@ -29,4 +29,5 @@ CASE = Case(
     description="transformer encoder, AdamW: lr=0.3 instead of 1e-3",
     sick=partial(train, rate=0.3),
     cured=partial(train, rate=1e-3),
+    remedies={"lr": "rate"},
 )

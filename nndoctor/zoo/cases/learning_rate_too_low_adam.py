@@ -13,14 +13,14 @@ from nndoctor.zoo.models import LeNet
 from nndoctor.zoo.trainer import Trained, fit
 
 
-def train(seed: int, attach: Attach, *, rate: float) -> Trained:
+def train(seed: int, attach: Attach, *, rate: float, steps: int = 350) -> Trained:
     data = classification()
     loader = data.train_loader(seed=seed)
     model = seeded(seed, LeNet)
     loss_fn = nn.CrossEntropyLoss()
     optimizer = torch.optim.Adam(model.parameters(), lr=rate)
     doctor = attach(model, optimizer, loss_fn, loader=loader)
-    return fit(model, optimizer, loss_fn, loader, 350, doctor=doctor)
+    return fit(model, optimizer, loss_fn, loader, steps, doctor=doctor)
 
 
 CASE = Case(
@@ -29,4 +29,5 @@ CASE = Case(
     description="LeNet from scratch, Adam: lr=1e-7 instead of 1e-3",
     sick=partial(train, rate=1e-7),
     cured=partial(train, rate=1e-3),
+    remedies={"lr": "rate"},
 )

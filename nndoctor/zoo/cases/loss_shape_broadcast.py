@@ -14,7 +14,7 @@ from nndoctor.zoo.models import Mlp
 from nndoctor.zoo.trainer import Trained, evaluate, fit
 
 
-def train(seed: int, attach: Attach, *, squeezed: bool) -> Trained:
+def train(seed: int, attach: Attach, *, squeezed: bool, steps: int = 400) -> Trained:
     data = ink_regression()
     targets = data.train_targets.squeeze(1) if squeezed else data.train_targets
     loader = batches(data.train_inputs, targets, seed=seed)
@@ -24,7 +24,7 @@ def train(seed: int, attach: Attach, *, squeezed: bool) -> Trained:
     doctor = attach(model, optimizer, loss_fn, loader=loader)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # torch's own warning about the very thing
-        run = fit(model, optimizer, loss_fn, loader, 400, doctor=doctor)
+        run = fit(model, optimizer, loss_fn, loader, steps, doctor=doctor)
     error, _ = evaluate(model, loss_fn, data.val_loader())
     return Trained(run.losses, error)
 

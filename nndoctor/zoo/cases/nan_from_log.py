@@ -40,14 +40,14 @@ class LogMlp(nn.Module):
         return logits
 
 
-def train(seed: int, attach: Attach, *, epsilon: float) -> Trained:
+def train(seed: int, attach: Attach, *, epsilon: float, steps: int = 300) -> Trained:
     data = classification()
     loader = batches(data.train_inputs, data.train_targets, seed=seed)
     model = seeded(seed, partial(LogMlp, epsilon))
     loss_fn = nn.CrossEntropyLoss()
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
     doctor = attach(model, optimizer, loss_fn, loader=loader)
-    return fit(model, optimizer, loss_fn, loader, 300, doctor=doctor)
+    return fit(model, optimizer, loss_fn, loader, steps, doctor=doctor)
 
 
 CASE = Case(

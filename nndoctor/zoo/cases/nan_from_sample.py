@@ -15,7 +15,7 @@ from nndoctor.zoo.trainer import Trained, fit
 BAD_SAMPLE = 3141
 
 
-def train(seed: int, attach: Attach, *, damaged: bool) -> Trained:
+def train(seed: int, attach: Attach, *, damaged: bool, steps: int = 300) -> Trained:
     data = classification()
     inputs = data.train_inputs.clone()
     if damaged:
@@ -25,7 +25,7 @@ def train(seed: int, attach: Attach, *, damaged: bool) -> Trained:
     loss_fn = nn.CrossEntropyLoss()
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
     doctor = attach(model, optimizer, loss_fn, loader=loader)
-    return fit(model, optimizer, loss_fn, loader, 300, doctor=doctor)
+    return fit(model, optimizer, loss_fn, loader, steps, doctor=doctor)
 
 
 CASE = Case(

@@ -13,7 +13,7 @@ from nndoctor.zoo.models import LeNet
 from nndoctor.zoo.trainer import Trained, fit
 
 
-def train(seed: int, attach: Attach, *, head_only: bool) -> Trained:
+def train(seed: int, attach: Attach, *, head_only: bool, steps: int = 350) -> Trained:
     data = classification()
     loader = data.train_loader(seed=seed)
     model = seeded(seed, LeNet)
@@ -21,7 +21,7 @@ def train(seed: int, attach: Attach, *, head_only: bool) -> Trained:
     given = model.fc3.parameters() if head_only else model.parameters()
     optimizer = torch.optim.Adam(given, lr=1e-3)
     doctor = attach(model, optimizer, loss_fn, loader=loader)
-    return fit(model, optimizer, loss_fn, loader, 350, doctor=doctor)
+    return fit(model, optimizer, loss_fn, loader, steps, doctor=doctor)
 
 
 CASE = Case(

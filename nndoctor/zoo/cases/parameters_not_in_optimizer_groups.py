@@ -13,7 +13,7 @@ from nndoctor.zoo.models import RowTransformer
 from nndoctor.zoo.trainer import Trained, fit
 
 
-def train(seed: int, attach: Attach, *, all_given: bool) -> Trained:
+def train(seed: int, attach: Attach, *, all_given: bool, steps: int = 300) -> Trained:
     data = classification()
     loader = data.train_loader(seed=seed)
     model = seeded(seed, RowTransformer)
@@ -27,7 +27,7 @@ def train(seed: int, attach: Attach, *, all_given: bool) -> Trained:
         [{"params": decayed, "weight_decay": 0.01}, {"params": plain, "weight_decay": 0.0}], lr=1e-3
     )
     doctor = attach(model, optimizer, loss_fn, loader=loader)
-    return fit(model, optimizer, loss_fn, loader, 300, doctor=doctor)
+    return fit(model, optimizer, loss_fn, loader, steps, doctor=doctor)
 
 
 CASE = Case(

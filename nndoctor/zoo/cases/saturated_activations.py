@@ -32,14 +32,14 @@ class TemperedMlp(nn.Module):
         return logits
 
 
-def train(seed: int, attach: Attach, *, sharpness: float) -> Trained:
+def train(seed: int, attach: Attach, *, sharpness: float, steps: int = 400) -> Trained:
     data = classification()
     loader = data.train_loader(seed=seed)
     model = seeded(seed, partial(TemperedMlp, sharpness))
     loss_fn = nn.CrossEntropyLoss()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9)
     doctor = attach(model, optimizer, loss_fn, loader=loader)
-    return fit(model, optimizer, loss_fn, loader, 400, doctor=doctor)
+    return fit(model, optimizer, loss_fn, loader, steps, doctor=doctor)
 
 
 CASE = Case(

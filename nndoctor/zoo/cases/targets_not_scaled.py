@@ -13,14 +13,14 @@ from nndoctor.zoo.models import Mlp
 from nndoctor.zoo.trainer import Trained, evaluate, fit
 
 
-def train(seed: int, attach: Attach, *, scaled: bool) -> Trained:
+def train(seed: int, attach: Attach, *, scaled: bool, steps: int = 400) -> Trained:
     data = ink_regression(scaled=scaled)
     loader = data.train_loader(seed=seed)
     model = seeded(seed, partial(Mlp, (data.train_inputs.shape[1], 64, 32, 1)))
     loss_fn = nn.MSELoss()
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
     doctor = attach(model, optimizer, loss_fn, loader=loader)
-    run = fit(model, optimizer, loss_fn, loader, 400, doctor=doctor)
+    run = fit(model, optimizer, loss_fn, loader, steps, doctor=doctor)
     error, _ = evaluate(model, loss_fn, data.val_loader())
     return Trained(run.losses, error / data.train_targets.var().item())  # unexplained share of the variance
 

@@ -33,14 +33,14 @@ class TwoBlocks(nn.Module):
         return logits
 
 
-def train(seed: int, attach: Attach, *, forgotten: bool) -> Trained:
+def train(seed: int, attach: Attach, *, forgotten: bool, steps: int = 300) -> Trained:
     data = classification()
     loader = data.train_loader(seed=seed)
     model = seeded(seed, partial(TwoBlocks, forgotten))
     loss_fn = nn.CrossEntropyLoss()
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
     doctor = attach(model, optimizer, loss_fn, loader=loader)
-    run = fit(model, optimizer, loss_fn, loader, 300, doctor=doctor)
+    run = fit(model, optimizer, loss_fn, loader, steps, doctor=doctor)
     return Trained(run.losses, None)  # the shallower net is a little worse at most
 
 

@@ -16,14 +16,14 @@ from nndoctor.zoo.trainer import Trained, fit
 DEPTH = 8
 
 
-def train(seed: int, attach: Attach, *, activation: Callable[[], nn.Module]) -> Trained:
+def train(seed: int, attach: Attach, *, activation: Callable[[], nn.Module], steps: int = 400) -> Trained:
     data = classification()
     loader = data.train_loader(seed=seed)
     model = seeded(seed, partial(Mlp, (PIXELS, *[64] * (DEPTH - 1), CLASSES), activation))
     loss_fn = nn.CrossEntropyLoss()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9)
     doctor = attach(model, optimizer, loss_fn, loader=loader)
-    return fit(model, optimizer, loss_fn, loader, 400, doctor=doctor)
+    return fit(model, optimizer, loss_fn, loader, steps, doctor=doctor)
 
 
 CASE = Case(
