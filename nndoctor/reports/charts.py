@@ -56,13 +56,16 @@ class Chart:
     note: str = ""
     bands: tuple[Band, ...] = ()
     reference: tuple[str, float] | None = None
+    span: tuple[int, int] | None = None
 
     @property
     def x_range(self) -> tuple[float, float]:
-        """First and last step over all lines, widened where they are the same."""
+        """`span`, or first and last step over all lines; widened where they are the same."""
         firsts = [int(line.steps[0]) for line in self.lines if len(line.steps)]
         lasts = [int(line.steps[-1]) for line in self.lines if len(line.steps)]
         first, last = (min(firsts), max(lasts)) if firsts else (0, 1)
+        if self.span is not None:
+            first, last = self.span
         return (first - 0.5, last + 0.5) if first == last else (float(first), float(last))
 
     @property
@@ -93,7 +96,7 @@ class Chart:
 
     def summary(self) -> str:
         """The chart in one or two sentences, for those who cannot see it."""
-        said = [_describe_line(line) for line in self.lines]
+        said = [_describe_line(line, self.unit) for line in self.lines]
         if self.bands:
             said.append("Marked: " + "; ".join(f"{b.label}, steps {b.first} to {b.last}" for b in self.bands) + ".")
         return " ".join(said)
@@ -114,6 +117,7 @@ class Chart:
         return {
             "id": self.id,
             "unit": self.unit,
+            "range": list(self.x_range),
             "log": log,
             "steps": steps.tolist(),
             "lines": [
@@ -144,18 +148,18 @@ def _at(line: Line, step: int) -> tuple[float, float, float] | None:
     return float(line.mean[index]), float(line.low[index]), float(line.high[index])
 
 
-def _describe_line(line: Line) -> str:
+def _describe_line(line: Line, unit: str) -> str:
     usable = np.isfinite(line.mean)
     if not usable.any():
         return f"{line.label}: no finite value."
     steps, mean = line.steps[usable], line.mean[usable]
     broken = int((~usable).sum())
-    text = f"{line.label}: {number(mean[0])} at step {whole_number(steps[0])}"
+    text = f"{line.label}: {quantity(mean[0], unit)} at step {whole_number(steps[0])}"
     if len(mean) > 1:
         low, high = int(mean.argmin()), int(mean.argmax())
         text += (
-            f", {number(mean[-1])} at step {whole_number(steps[-1])}; lowest {number(mean[low])} at step {whole_number(steps[low])},"
-            f" highest {number(mean[high])} at step {whole_number(steps[high])}"
+            f", {quantity(mean[-1], unit)} at step {whole_number(steps[-1])}; lowest {quantity(mean[low], unit)} at step {whole_number(steps[low])},"
+            f" highest {quantity(mean[high], unit)} at step {whole_number(steps[high])}"
         )
     return text + (f"; not finite in {broken} of {len(usable)} places." if broken else ".")
 

@@ -20,10 +20,11 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from nndoctor.reports import svg
-from nndoctor.reports.charts import Chart, number, whole_number
+from nndoctor.reports.charts import Chart, number, quantity, whole_number
 from nndoctor.reports.json_report import diagnosis_document, finite, generator
 from nndoctor.reports.sections import SECTIONS, Section
-from nndoctor.reports.sections.common import since
+from nndoctor.reports.sections.common import bands, since
+from nndoctor.reports.sections.heatmap import Picture
 from nndoctor.reports.text_safety import clean
 from nndoctor.reports.view import RunView, grade
 
@@ -67,6 +68,7 @@ def environment() -> Environment:
         finalize=visible,
     )
     made.filters["number"] = number
+    made.filters["quantity"] = quantity
     made.filters["whole"] = whole_number
     return made
 
@@ -118,10 +120,11 @@ def packed(value: Any) -> str:
 
 def page_data(view: RunView, filled: Filled) -> dict[str, Any]:
     """What the script in the page draws: all charts, the heat maps, and the names of the layers in them."""
-    pictures = next((values["pictures"] for section, values in filled if section.id == "heatmap"), [])
+    pictures: list[Picture] = next((values["pictures"] for section, values in filled if section.id == "heatmap"), [])
     return {
         "charts": [chart.data() for chart in charts_of(filled)],
         "maps": [{**picture.map.data(), "name": picture.name, "summary": picture.summary} for picture in pictures],
+        "bands": [list(band) for band in bands(view)],
         "layers": [clean(name) for name in view.targets.layers] if pictures else [],
         "palette": "".join(f"{r:02x}{g:02x}{b:02x}" for r, g, b in svg.palette().tolist()),
     }

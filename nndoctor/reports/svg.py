@@ -19,7 +19,8 @@ from markupsafe import Markup, escape
 from numpy.typing import NDArray
 
 from nndoctor.history import History
-from nndoctor.reports.charts import Chart, Floats, number, ticks, whole_number
+from nndoctor.reports.charts import Chart, Floats, quantity, ticks, whole_number
+from nndoctor.reports.text_safety import clean
 
 POINTS = 240
 """Points per curve in a static chart; the page is at most a few hundred CSS pixels wide there."""
@@ -111,7 +112,9 @@ def plot(chart: Chart) -> Markup:
     for band in chart.bands:
         left, right = _scaled(np.array([band.first, band.last], float), x_low, x_high, WIDTH)
         left, right = max(float(left), 0.0), min(max(float(right), float(left) + 2), WIDTH)
-        out.append(f'<rect class="band {escape(band.tone)}" x="{left:.5g}" y="0" width="{max(right - left, 0):.5g}" height="100"/>')
+        tone = escape(band.tone)
+        out.append(f'<rect class="band {tone}" x="{left:.5g}" y="0" width="{max(right - left, 0):.5g}" height="100"/>')
+        out.append(f'<path class="onset {tone}" d="M{left:.5g} 0v100"/>')
     for tick in ticks(y_low, y_high, log):
         out.append(f'<path class="grid" d="M0 {y_at([tick])[0]:.4g}h1000"/>')
     if chart.reference is not None:
@@ -143,7 +146,7 @@ def y_axis(chart: Chart) -> Markup:
     for tick in ticks(low, high, chart.log):
         percent = 100 - float(_scaled(np.array([tick]), low, high, 100, chart.log)[0])
         if 3 <= percent <= 97:
-            out.append(f'<text x="100%" y="{percent:.4g}%" dy="0.32em" text-anchor="end">{escape(number(tick))}</text>')
+            out.append(f'<text x="100%" y="{percent:.4g}%" dy="0.32em" text-anchor="end">{escape(quantity(tick, chart.unit))}</text>')
     return Markup("".join([*out, "</svg>"]))
 
 
@@ -156,6 +159,17 @@ def x_axis(low: float, high: float) -> Markup:
         percent = 100 * (tick - low) / (high - low)
         anchor = "start" if percent < 3 else "end" if percent > 96 else "middle"
         out.append(f'<text x="{percent:.4g}%" y="12" text-anchor="{anchor}">{whole_number(tick)}</text>')
+    return Markup("".join([*out, "</svg>"]))
+
+
+def row_axis(names: Sequence[str], most: int = 40, width: int = 26) -> Markup:
+    """The names of a heat map's rows, at most `most` of them; a long one keeps its end, which tells most."""
+    out = ['<svg class="rowaxis" aria-hidden="true">']
+    for index in range(0, len(names), max(1, -(-len(names) // most))):
+        name = clean(names[index])
+        name = name if len(name) <= width else "…" + name[1 - width :]
+        percent = 100 * (index + 0.5) / len(names)
+        out.append(f'<text x="100%" y="{percent:.4g}%" dy="0.35em" text-anchor="end">{escape(name)}</text>')
     return Markup("".join([*out, "</svg>"]))
 
 
@@ -205,6 +219,7 @@ class HeatMap:
     def data(self) -> dict[str, Any]:
         return {
             "signal": self.signal,
+            "unit": self.unit,
             "rows": list(self.rows),
             "edges": list(self.edges),
             "low": self.low,
@@ -218,7 +233,9 @@ CELLS = 72_000
 """Cells of one heat map in the page: 60 layers over 600 steps get one each, more layers get fewer columns."""
 
 
-def heat_map(history: History, signal: str, order: Sequence[int], columns: int = 600, cells: int = CELLS) -> HeatMap | None:
+def heat_map(
+    history: History, signal: str, order: Sequence[int], columns: int = 600, cells: int = CELLS
+) -> HeatMap | None:
     """The heat map of a per-layer signal, None where it was never measured.
 
     Args:
@@ -233,7 +250,7 @@ def heat_map(history: History, signal: str, order: Sequence[int], columns: int =
     if not np.isfinite(values).any():
         return None
     rows = tuple(index for index in order if index < values.shape[1] and np.isfinite(values[:, index]).any())
-    edges, grid = _columns(whole.steps, values[:, rows], max(1, min(columns, cells // max(len(rows), 1))))
+    edges, grid = _columns(whole.steps, values[:, rows], history.step, max(1, min(columns, cells // max(len(rows), 1))))
     known = history.catalogue[signal]
     linear = known.unit == "fraction"
     low, high = (0.0, 1.0) if linear else _log_range(grid)
@@ -244,9 +261,9 @@ def heat_map(history: History, signal: str, order: Sequence[int], columns: int =
     return HeatMap(signal, known.help, known.unit, rows, edges, levels, low, high, not linear)
 
 
-def _columns(steps: Any, values: Floats, columns: int) -> tuple[tuple[int, ...], Floats]:
+def _columns(steps: Any, values: Floats, end: int, columns: int) -> tuple[tuple[int, ...], Floats]:
     """Means over equal stretches of steps, (rows, columns); a stretch without a sample repeats the one before it."""
-    first, last = int(steps[0]), int(steps[-1])
+    first, last = int(steps[0]), max(end, int(steps[-1]))
     columns = max(1, min(columns, len(steps), last - first + 1))
     edges = np.unique(np.linspace(first, last + 1, columns + 1).round().astype(int))
     where = np.clip(np.searchsorted(edges, steps, side="right") - 1, 0, len(edges) - 2)
@@ -312,4 +329,5 @@ def thinned(levels: NDArray[np.uint8], columns: int, rows: int = 400) -> NDArray
     """At most `rows` x `columns` of the cells, evenly picked: the picture that is shown without a script."""
     pick_rows = np.unique(np.linspace(0, levels.shape[0] - 1, min(rows, levels.shape[0])).round().astype(int))
     pick = np.unique(np.linspace(0, levels.shape[1] - 1, min(columns, levels.shape[1])).round().astype(int))
-    return levels[np.ix_(pick_rows, pick)]
+    small: NDArray[np.uint8] = levels[np.ix_(pick_rows, pick)]
+    return small

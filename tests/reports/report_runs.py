@@ -170,7 +170,7 @@ def view(made: History, found: tuple[Finding, ...] = (), **options: Any) -> RunV
         not_examined=(NotExamined("double-softmax", "loss.softmax_twice was never measured"),),
         probe_failures=options.pop("probe_failures", ()),
         steps=made.step,
-        rules=58,
+        rules=len(DOCS),
         layers=len(made.targets.layers),
         facts={},
     )

@@ -119,6 +119,13 @@
     }
     return String(Number(value.toPrecision(4)));
   };
+  const quantity = (value, unit) => {
+    if (value == null || value === 0) return number(value);
+    if (unit === "fraction") return Number((100 * value).toPrecision(3)) + "\u202f%";
+    if (unit !== "s") return number(value);
+    const [name, size] = [["s", 1], ["ms", 1e-3], ["µs", 1e-6]].find(([, s]) => Math.abs(value) >= s) ?? ["ns", 1e-9];
+    return Number((value / size).toPrecision(3)) + "\u202f" + name;
+  };
   const steps = (value) => Math.round(value).toString().replace(/\B(?=(\d{3})+$)/g, "\u202f");
 
   /* -- charts --------------------------------------------------------------------------------------------------- */
@@ -134,9 +141,11 @@
     for (const [, first, last, tone] of item.bands) {
       const left = u.valToPos(first, "x", true);
       const right = Math.max(u.valToPos(last, "x", true), left + 2);
-      ctx.globalAlpha = 0.09;
       ctx.fillStyle = colour(tone);
+      ctx.globalAlpha = 0.06;
       ctx.fillRect(left, bbox.top, right - left, bbox.height);
+      ctx.globalAlpha = 0.7;
+      ctx.fillRect(left, bbox.top, 1.2 * devicePixelRatio, bbox.height);
     }
     ctx.restore();
   }] } });
@@ -149,17 +158,17 @@
       const at = series.length;
       const edge = { stroke: "transparent", width: 0, points: { show: false }, spanGaps: true };
       series.push({ ...edge }, { ...edge }, { label: line.label, stroke, width: 1.6, spanGaps: item.lines.length > 1, points: { show: item.steps.length < 3 ? true : undefined, size: 5, stroke, fill: stroke } });
-      bands.push({ series: [at, at + 1], fill: () => colour("s" + (index % 6)) + "2e" });
+      bands.push({ series: [at + 1, at], fill: () => colour("s" + (index % 6)) + "2e" });
     });
     if (item.reference) series.push({ label: item.reference[0], stroke: () => colour("soft"), width: 1.2, dash: [5, 4], points: { show: false } });
     const font = "11px " + getComputedStyle(document.body).fontFamily;
     const axis = { stroke: () => colour("soft"), font, grid: { stroke: () => colour("grid"), width: 1 }, ticks: { show: false } };
     return {
-      width: host.clientWidth, height: host.clientHeight, series, bands, legend: { show: false }, padding: [8, 8, 0, 0],
-      scales: { x: { time: false, range: (u, low, high) => (low === high ? [low - 0.5, high + 0.5] : [low, high]) }, y: item.log ? { distr: 3 } : {} },
+      width: host.clientWidth, height: host.clientHeight, series, bands, legend: { show: false }, padding: [8, 16, 0, 0],
+      scales: { x: { time: false, range: (u, low, high) => (low === high ? [low - 0.5, high + 0.5] : [low, high]) }, y: { distr: item.log ? 3 : 1, range: (u, low, high) => airy(low, high, item.log) } },
       axes: [
-        { ...axis, size: 26, gap: 4, space: 80, values: (u, values) => values.map((v) => (Number.isInteger(v) ? steps(v) : "")) },
-        { ...axis, size: 58, gap: 6, space: 28, values: (u, values) => values.map((v) => (v == null ? "" : number(v))) },
+        { ...axis, size: 22, gap: 4, space: 80, values: (u, values) => values.map((v) => (Number.isInteger(v) ? steps(v) : "")) },
+        { ...axis, size: 58, gap: 6, space: 28, ...(item.log ? { splits: decades, filter: keep, grid: { ...axis.grid, filter: keep } } : {}), values: (u, values) => values.map((v) => (v == null ? "" : quantity(v, item.unit))) },
       ],
       cursor: { drag: { x: true, y: false }, points: { size: 6, show: true }, ...(group === "run" ? { sync: { key: sync.key, scales: ["x", null] } } : {}) },
       plugins: [bandsPlugin(item)],
@@ -170,14 +179,37 @@
     };
   };
 
+  const airy = (low, high, log) => {
+    if (low == null || high == null) return log ? [0.1, 1] : [0, 1];
+    if (log) { const air = Math.max(high / low, 1.5) ** 0.05; return [low / air, high * air]; }
+    const air = (high - low) * 0.06 || Math.abs(high) * 0.5 || 1;
+    return [low - air, high + air];
+  };
+
+  const keep = (u, values) => values;
+  const decades = (u, axis, low, high) => {      // round values on a log axis, at most about six
+    const span = Math.log10(high / low);
+    const within = span > 2 ? [1] : span > 1 ? [1, 3] : [1, 2, 3, 5, 7];
+    const stride = Math.max(1, Math.ceil(span / 6));
+    const found = [];
+    for (let power = Math.floor(Math.log10(low)); power <= Math.log10(high); power += 1) {
+      if (power % stride) continue;
+      for (const factor of within) {
+        const value = Number((factor + "e" + power));
+        if (value >= low && value <= high) found.push(value);
+      }
+    }
+    return found;
+  };
+
   const told = (u, item) => {
     const at = u.cursor.idx;
     if (at == null) return "";
     const parts = item.lines.map((line) => {
       const value = line.mean[at];
       if (value == null) return item.lines.length > 1 ? "" : "not measured";
-      const spread = line.high[at] - line.low[at] > 1e-3 * Math.abs(value) ? ` (${number(line.low[at])} to ${number(line.high[at])})` : "";
-      return (item.lines.length > 1 ? line.label + " " : "") + number(value) + spread;
+      const spread = line.high[at] - line.low[at] > 1e-3 * Math.abs(value) ? ` (${quantity(line.low[at], item.unit)} to ${quantity(line.high[at], item.unit)})` : "";
+      return (item.lines.length > 1 ? line.label + " " : "") + quantity(value, item.unit) + spread;
     });
     return `step ${steps(u.data[0][at])}: ` + parts.filter(Boolean).join(", ");
   };
@@ -192,7 +224,7 @@
     spreading = false;
   };
 
-  const keyboard = (host, u) => {
+  const keyboard = (host, u, item) => {
     host.tabIndex = 0;
     host.addEventListener("keydown", (event) => {
       const { min, max } = u.scales.x;
@@ -202,16 +234,22 @@
       const zoom = (factor) => {
         const middle = u.data[0][at];
         const half = ((max - min) / 2) * factor;
-        u.setScale("x", { min: Math.max(middle - half, u.data[0][0]), max: Math.min(middle + half, u.data[0][last]) });
+        u.setScale("x", { min: Math.max(middle - half, item.range[0]), max: Math.min(middle + half, item.range[1]) });
       };
       const move = (to) => {
         const index = Math.min(Math.max(to, 0), last);
         u.setCursor({ left: u.valToPos(u.data[0][index], "x"), top: u.bbox.height / devicePixelRatio / 2 });
       };
       const act = { ArrowLeft: () => move(at - jump), ArrowRight: () => move(at + jump), Home: () => move(0), End: () => move(last), "+": () => zoom(0.5), "=": () => zoom(0.5), "-": () => zoom(2),
-        0: () => u.setScale("x", { min: u.data[0][0], max: u.data[0][last] }) }[event.key];
+        0: () => u.setScale("x", { min: item.range[0], max: item.range[1] }) }[event.key];
       if (act) { act(); event.preventDefault(); }
     });
+  };
+
+  const pad = (columns, [first, last]) => {        // so that double-click goes back to the whole run, not to the first sample
+    const [x] = columns;
+    if (first < x[0]) columns.forEach((column, index) => column.unshift(index ? null : first));
+    if (last > x[x.length - 1]) columns.forEach((column, index) => column.push(index ? null : last));
   };
 
   const drawChart = (figure, item) => {
@@ -222,6 +260,7 @@
     const columns = [item.steps];
     for (const line of item.lines) columns.push(line.low, line.high, line.mean);
     if (item.reference) columns.push(item.steps.map(() => item.reference[1]));
+    pad(columns, item.range);
     const u = new uPlot(chartOptions(item, host, group, figure.querySelector(".readout")), columns, host);
     still.hidden = true;
     host.setAttribute("role", "img");
@@ -229,7 +268,7 @@
     if (!plots.has(group)) plots.set(group, []);
     plots.get(group).push({ u });
     if (group === "run") sync.sub(u);
-    keyboard(host, u);
+    keyboard(host, u, item);
     redraw.push(() => u.redraw(false));
     new ResizeObserver(() => { if (host.clientWidth) u.setSize({ width: host.clientWidth, height: host.clientHeight }); }).observe(host);
   };
@@ -286,6 +325,13 @@
       ctx.imageSmoothingEnabled = false;
       ctx.drawImage(small, g.left, 0, g.width, g.height);
       labels(ctx, g);
+      for (const [, first, , tone] of data.bands) {     // the step at which each root cause began
+        const x = g.left + ((first - map.edges[0]) / (map.edges[g.columns] - map.edges[0])) * g.width;
+        ctx.fillStyle = "#fff";
+        ctx.fillRect(x - 1.5, 0, 3, g.height);
+        ctx.fillStyle = colour(tone);
+        ctx.fillRect(x - 0.5, 0, 1, g.height);
+      }
       if (pointed) {
         ctx.strokeStyle = colour("ink");
         ctx.strokeRect(g.left - 1, pointed[0] * g.row, g.width + 1, Math.max(g.row, 2));
@@ -319,7 +365,7 @@
       const level = map.cells[row * (map.edges.length - 1) + column];
       const [first, last] = [map.edges[column], map.edges[column + 1] - 1];
       const when = first >= last ? `step ${steps(first)}` : `steps ${steps(first)} to ${steps(last)}`;
-      readout.textContent = `${data.layers[map.rows[row]]}, ${when}: ${map.name} ` + (level === 255 ? "not measured" : (level === 0 && map.log ? "at most " : "about ") + Number(value(level).toPrecision(2)));
+      readout.textContent = `${data.layers[map.rows[row]]}, ${when}: ${map.name} ` + (level === 255 ? "not measured" : (level === 0 && map.log ? "at most " : "about ") + quantity(Number(value(level).toPrecision(2)), map.unit));
     };
     const point = (row, column) => {
       const g = geometry();
@@ -343,11 +389,14 @@
         for (const other of all("[data-signal]", box)) other.setAttribute("aria-pressed", String(other === button));
         map = data.maps.find((each) => each.signal === button.dataset.signal);
         canvas.setAttribute("aria-label", map.summary);
+        captions();
         pointed = null;
         draw();
         tell();
       });
     }
+    const captions = () => { for (const figure of all("[data-picture]", box)) figure.hidden = figure.dataset.picture !== map.signal; };
+    captions();
     box.querySelector(".heat-live").hidden = false;
     box.classList.add("drawn");
     redraw.push(draw);

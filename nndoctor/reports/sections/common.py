@@ -80,13 +80,28 @@ def case(view: RunView, finding: Finding) -> Case:
 
 
 def remedy(fix: Fix, history: History) -> Remedy:
-    changes = []
-    for setting, value in fix.set.items():
-        now = current_value(history, setting)
-        before = "" if now is None else format_value(now)
-        changes.append(Change(setting, before, format_value(value)))
+    changes = [_change(history, setting, value) for setting, value in fix.set.items()]
     copied = ", ".join(f"{change.setting}={change.after}" for change in changes) or fix.title
     return Remedy(fix.title, tuple(changes), fix.confidence, fix.safety, copied)
+
+
+def _change(history: History, setting: str, value: float | str) -> Change:
+    """Old and new value in one notation: ``3e-3`` beside ``2e-4``, not ``0.003``."""
+    now, after = current_value(history, setting), format_value(value)
+    if now is None:
+        return Change(setting, "", after)
+    before = format_value(now)
+    if "e-" in before + after and not isinstance(value, str):
+        before, after = scientific(now), scientific(value)
+    return Change(setting, before, after)
+
+
+def scientific(value: float) -> str:
+    """``3e-3``; numbers of 0.01 and more, and zero, stay as they are."""
+    if value == 0 or abs(value) >= 0.01:
+        return format_value(value)
+    mantissa, exponent = f"{value:.5e}".split("e")
+    return f"{mantissa.rstrip('0').rstrip('.')}e{int(exponent)}"
 
 
 def reading(evidence: Evidence, first_step: int) -> Reading:

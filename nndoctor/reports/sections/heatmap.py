@@ -28,6 +28,7 @@ class Picture(NamedTuple):
     address: str
     summary: str
     rows: tuple[tuple[str, str, str, str], ...]
+    names: tuple[str, ...]
 
 
 def build(view: RunView) -> Mapping[str, Any] | None:
@@ -65,7 +66,7 @@ def _picture(view: RunView, name: str, found: HeatMap) -> Picture:
         f"{name} of {len(found.rows)} layer{'s' * (len(found.rows) != 1)}, input at the top, steps {whole_number(found.edges[0])} to "
         f"{whole_number(found.edges[-1] - 1)} from left to right, {scale}."
     )
-    return Picture(found.signal, name, found, png(thinned(found.levels, STATIC_COLUMNS)), summary, tuple(rows))
+    return Picture(found.signal, name, found, png(thinned(found.levels, STATIC_COLUMNS)), summary, tuple(rows), tuple(view.targets.layers[index] for index in found.rows))
 
 
 def _value(found: HeatMap, level: int) -> float:

@@ -21,7 +21,6 @@ COLUMNS = {
     "weight.norm": "weight norm",
     "grad.norm": "gradient norm",
     "update.ratio": "update ratio",
-    "act.mean": "activation mean",
     "act.std": "activation std",
     "act.dead_fraction": "dead units",
     "act.saturated_fraction": "saturated",

@@ -83,6 +83,7 @@ def flat(facts: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]
     """Facts as (name, text) rows; nested ones as ``versions / torch``."""
     for key, value in facts.items():
         name = f"{prefix}{key}".replace("_", " ")
+        name = {"seconds": "duration"}.get(name, name)
         if isinstance(value, Mapping):
             yield from flat(value, f"{name} / ")
         elif isinstance(value, (list, tuple)):

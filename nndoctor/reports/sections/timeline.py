@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from nndoctor.history import History
@@ -18,25 +19,25 @@ OBSERVED_CHARTS = 8
 def build(view: RunView) -> Mapping[str, Any]:
     history = view.history
     marked = bands(view)
+    span = (1, history.step) if history.step else None
     charts = [
-        Chart("loss", "Loss", _lines(run_line(history, "loss"), run_line(history, "val.loss", "validation loss")), bands=marked, reference=_chance(history)),
-        Chart("lr", "Learning rate", _lines(run_line(history, "lr", "learning rate")), bands=marked),
-        Chart("gradients", "Gradient norm", _gradient_lines(history), bands=marked),
+        Chart("loss", "Loss", _lines(run_line(history, "loss"), run_line(history, "val.loss", "validation loss")), reference=_chance(history)),
+        Chart("lr", "Learning rate", _lines(run_line(history, "lr", "learning rate"))),
+        Chart("gradients", "Gradient norm", _gradient_lines(history)),
         Chart(
             "updates",
             "Update ratio",
             _lines(spread_line(history, "update.ratio", "median layer")),
             note="|change of the weights| / |weights| per step; 1e-3 is a usual size",
-            bands=marked,
         ),
-        Chart("accuracy", "Validation accuracy", _lines(run_line(history, "val.accuracy", "accuracy")), unit="fraction", bands=marked),
+        Chart("accuracy", "Validation accuracy", _lines(run_line(history, "val.accuracy", "accuracy")), unit="fraction"),
     ]
     observed = [name for name in history.measured() if name.startswith(OBSERVED_PREFIX)]
     charts += [
-        Chart(f"observed{place}", plain_name(name), _lines(run_line(history, name)), note="as observed", bands=marked)
+        Chart(f"observed{place}", plain_name(name), _lines(run_line(history, name)), note="as observed")
         for place, name in enumerate(observed[:OBSERVED_CHARTS])
     ]
-    return {"charts": [chart for chart in charts if chart.lines], "bands": marked, "unshown": observed[OBSERVED_CHARTS:]}
+    return {"charts": [replace(chart, bands=marked, span=span) for chart in charts if chart.lines], "bands": marked, "unshown": observed[OBSERVED_CHARTS:]}
 
 
 def _lines(*lines: Line | None) -> tuple[Line, ...]:

@@ -9,6 +9,7 @@ from markupsafe import Markup
 
 from nndoctor.reports.charts import Line, number, run_line, spread_line, whole_number
 from nndoctor.reports.sections.common import Case, case
+from nndoctor.reports.sections.measured import overhead, sampling
 from nndoctor.reports.svg import sparkline
 from nndoctor.reports.view import RunView, grade
 
@@ -28,7 +29,8 @@ def build(view: RunView) -> Mapping[str, Any]:
     return {
         "grade": grade(view.diagnosis),
         "sentence": sentence(view, roots),
-        "detail": roots[0].finding.message if roots else "",
+        "detail": roots[0].finding.message if roots else watched(view),
+        "about": about(view),
         "remedy": remedies[0] if remedies else None,
         "verdict": view.diagnosis.verdict,
         "vitals": vitals(view),
@@ -41,14 +43,29 @@ def sentence(view: RunView, roots: list[Case]) -> str:
     if view.diagnosis.steps == 0:
         return "Nothing was recorded, so nothing could be examined."
     if not roots:
-        count = view.diagnosis.rules - len(view.diagnosis.not_examined)
-        return f"No problems found in {steps} step{'s' * (view.diagnosis.steps != 1)}; {count} rules watched."
+        return f"No problems found in {steps} step{'s' * (view.diagnosis.steps != 1)}."
     first = roots[0]
-    told = f"{first.title}, {first.since}"
+    told = f"{first.title} {first.since}"
     if first.finding.targets:
-        told += f", in {first.where}"
+        told += f" in {first.where}"
     others = len(roots) - 1
-    return told + (f"; and {others} more root cause{'s' * (others != 1)}." if others else ".")
+    return told + (f", and {others} more root cause{'s' * (others != 1)}." if others else ".")
+
+
+def watched(view: RunView) -> str:
+    """What stood behind the silence of a healthy run: the rules that watched, and what watching cost."""
+    if view.diagnosis.steps == 0:
+        return ""
+    count = view.diagnosis.rules - len({item.rule for item in view.diagnosis.not_examined})
+    layers = len(view.targets.layers)
+    said = f"{count} rule{'s' * (count != 1)} watched {whole_number(layers)} layer{'s' * (layers != 1)}"
+    return ", ".join(part for part in (said, sampling(view), overhead(view) and f"the doctor took {overhead(view)}") if part) + "."
+
+
+def about(view: RunView) -> list[str]:
+    """Model and optimizer, where the facts name them in a word or two."""
+    known = (view.facts.get(key) for key in ("model", "optimizer"))
+    return [text for text in known if isinstance(text, str) and 0 < len(text) <= 60]
 
 
 def vitals(view: RunView) -> list[Vital]:
