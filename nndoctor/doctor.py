@@ -160,6 +160,18 @@ class _Window:
     def add(self, tile: str, seconds: float) -> None:
         self.tiles[tile] = self.tiles.get(tile, 0.0) + seconds
 
+    @property
+    def promise_broken(self) -> bool:
+        """Whether anything of the loop's contract was broken, or a step skipped, since the last frame."""
+        contract = self.contract
+        return (
+            contract.stale_gradients
+            or contract.gradients_cleared
+            or contract.cleared_between_backwards
+            or self.skipped > 0
+            or self.trained_in_eval
+        )
+
 
 class Doctor:
     """Follows one training run; made by :func:`wrap`.
@@ -646,30 +658,45 @@ class Doctor:
         self._worker.pace = Pace(self._speed.steps_per_second, self._speed.overhead, self._loader.planned_steps)
 
     def _collect(self, window: _Window) -> dict[str, Measured]:
+        """What every step tells; on sampled steps also what the probes found and what seldom changes.
+
+        A broken promise of the loop and a changed learning rate are told on the very step.
+        """
         measured: dict[str, Measured] = {}
-        for probe in tuple(self._probes):
-            if probe.tier in window.sampled:
-                self._measure(probe, lambda probe=probe: measured.update(probe.collect()))  # type: ignore[misc]
-        if window.losses:
+        if len(window.losses) == 1:
+            measured[RAW_LOSSES] = window.losses[0]
+        elif window.losses:
             measured[RAW_LOSSES] = torch.cat([loss.float().to(window.losses[0].device) for loss in window.losses])
         for name, value in (("grad.total_norm_preclip", window.preclip), ("clip.max_norm", window.max_norm)):
             if isinstance(value, torch.Tensor):
                 measured[name] = value.reshape(1)
             elif isinstance(value, (int, float)):
                 measured[name] = float(value)
-        measured.update(self._loop_signals(window))
-        measured.update(self._rates.signals(self._optimizers, self._loader.epoch))
-        if self._loader.batches is not None:
-            measured["loader.batches"] = float(self._loader.batches)
+        if window.sampled or window.promise_broken or self._contracts.step_is_missing:
+            measured.update(self._loop_signals(window))
+        rate_changed = self._rates.follow(self._optimizers, self._loader.epoch)
+        if window.sampled or rate_changed:
+            measured.update(self._rates.signals(self._optimizers))
         if window.sampled:
-            memory = _resident_bytes()
-            if memory is not None:
-                measured["memory.process"] = memory
-            if torch.cuda.is_available() and torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
-                measured["memory.accelerator"] = float(torch.cuda.memory_allocated())
-        if measured.get("loop.unchanged") is not None and (window.skipped or measured.get("lr") == 0):
-            del measured["loop.unchanged"]
+            for probe in tuple(self._probes):
+                if probe.tier in window.sampled:
+                    self._measure(probe, lambda probe=probe: measured.update(probe.collect()))  # type: ignore[misc]
+            measured.update(self._seldom())
+            if measured.get("loop.unchanged") is not None and (window.skipped or measured.get("lr") == 0):
+                del measured["loop.unchanged"]
         return measured
+
+    def _seldom(self) -> dict[str, Measured]:
+        """Signals that change slowly and are not free."""
+        found: dict[str, Measured] = {}
+        if self._loader.batches is not None:
+            found["loader.batches"] = float(self._loader.batches)
+        memory = _resident_bytes()
+        if memory is not None:
+            found["memory.process"] = memory
+        if torch.cuda.is_available() and torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+            found["memory.accelerator"] = float(torch.cuda.memory_allocated())
+        return found
 
     def _loop_signals(self, window: _Window) -> dict[str, Measured]:
         contract = window.contract
@@ -697,8 +724,11 @@ class Doctor:
         tiles = window.tiles
         measured["step.time"] = elapsed
         if self._loader.seen:
-            measured["step.data_wait"] = tiles.get("data_wait", 0.0)
             measured["step.data_wait_fraction"] = min(1.0, tiles.get("data_wait", 0.0) / elapsed)
+        if not window.sampled:
+            return
+        if self._loader.seen:
+            measured["step.data_wait"] = tiles.get("data_wait", 0.0)
         for name in ("forward", "backward", "optimizer", "loss"):
             if name in tiles:
                 measured[f"step.{name}"] = tiles[name]
@@ -793,43 +823,46 @@ class _Rates:
         self._changes_at_epoch = 0
         self._per_epoch: float | None = None
 
-    def signals(self, optimizers: Mapping[str, torch.optim.Optimizer], epoch: float | None) -> dict[str, Measured]:
+    def follow(self, optimizers: Mapping[str, torch.optim.Optimizer], epoch: float | None) -> bool:
+        """Note the present learning rate; True if it changed or is the first."""
+        first = next(iter(optimizers.values()), None)
+        if first is None:
+            return False
+        rate = _setting(first.param_groups[0], "lr")
+        if epoch is not None and int(epoch) > self._epoch:
+            self._per_epoch = (self.changes - self._changes_at_epoch) / (int(epoch) - self._epoch)
+            self._epoch, self._changes_at_epoch = int(epoch), self.changes
+        if rate != rate or rate == self.last:
+            return False
+        if self.initial is None:
+            self.initial = rate
+        else:
+            self.changes += 1
+        self.last = rate
+        self.peak = max(self.peak, rate)
+        return True
+
+    def signals(self, optimizers: Mapping[str, torch.optim.Optimizer]) -> dict[str, Measured]:
+        """Hyper-parameters of every group, and the story of the first group's learning rate."""
         groups = [group for optimizer in optimizers.values() for group in optimizer.param_groups]
-        found: dict[str, Measured] = {"group.lr": [_setting(g, "lr") for g in groups]}
-        for name, of in (
-            ("group.weight_decay", lambda g: _setting(g, "weight_decay")),
-            ("group.momentum", lambda g: _setting(g, "momentum") if "momentum" in g else _beta(g, 0)),
-            ("group.beta2", lambda g: _beta(g, 1)),
-            ("group.eps", lambda g: _setting(g, "eps")),
-        ):
-            found[name] = [of(g) for g in groups]  # type: ignore[no-untyped-call]
-        rate = _setting(groups[0], "lr") if groups else float("nan")
-        if rate == rate:
-            found.update(self._follow(rate, epoch))
+        found: dict[str, Measured] = {
+            "group.lr": [_setting(g, "lr") for g in groups],
+            "group.weight_decay": [_setting(g, "weight_decay") for g in groups],
+            "group.momentum": [_setting(g, "momentum") if "momentum" in g else _beta(g, 0) for g in groups],
+            "group.beta2": [_beta(g, 1) for g in groups],
+            "group.eps": [_setting(g, "eps") for g in groups],
+        }
+        if self.last is not None and self.initial is not None:
+            found["lr"] = self.last
+            found["lr.initial"] = self.initial
+            found["lr.peak"] = self.peak
+            found["lr.changes"] = float(self.changes)
+        if self._per_epoch is not None:
+            found["loop.lr_steps_per_epoch"] = self._per_epoch
         first = next(iter(optimizers.values()), None)
         if first is not None:
             adaptive = "betas" in first.param_groups[0] or type(first).__name__ in ADAPTIVE
             found["lr.adaptive"] = float(adaptive)
-        return found
-
-    def _follow(self, rate: float, epoch: float | None) -> dict[str, Measured]:
-        if self.initial is None:
-            self.initial = rate
-        if self.last is not None and rate != self.last:
-            self.changes += 1
-        self.last = rate
-        self.peak = max(self.peak, rate)
-        if epoch is not None and int(epoch) > self._epoch:
-            self._per_epoch = (self.changes - self._changes_at_epoch) / (int(epoch) - self._epoch)
-            self._epoch, self._changes_at_epoch = int(epoch), self.changes
-        found: dict[str, Measured] = {
-            "lr": rate,
-            "lr.initial": self.initial,
-            "lr.peak": self.peak,
-            "lr.changes": float(self.changes),
-        }
-        if self._per_epoch is not None:
-            found["loop.lr_steps_per_epoch"] = self._per_epoch
         return found
 
 

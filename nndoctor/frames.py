@@ -89,8 +89,10 @@ def _reduce_losses(values: dict[str, Values]) -> None:
         return
     finite = losses[np.isfinite(losses)]
     values["loss.nonfinite"] = np.array([losses.size - finite.size], dtype=np.float32)
-    if finite.size == losses.size:
-        values["loss"] = np.array([losses.mean(dtype=np.float64)], dtype=np.float32)
+    if finite.size < losses.size:
+        return
+    values["loss"] = np.array([losses.mean(dtype=np.float64)], dtype=np.float32)
+    if losses.size > 1:
         values["loss.micro_min"] = np.array([losses.min()], dtype=np.float32)
         values["loss.micro_max"] = np.array([losses.max()], dtype=np.float32)
 
