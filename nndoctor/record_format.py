@@ -97,15 +97,15 @@ class Source(Protocol):
 
 def layout_of(frame: Frame) -> Layout:
     """The signals of `frame` and how many values each has, in the order in which they are written."""
-    return tuple((name, values.size) for name, values in frame.values.items())
+    return tuple(zip(frame.values, map(len, frame.values.values()), strict=True))
 
 
 def encode_frame(frame: Frame, layout: int) -> bytes:
-    """The bytes of `frame`, which has the signals of layout number `layout`."""
+    """The bytes of `frame`, which has the signals of layout number `layout`; its arrays have one dimension each."""
     epoch = math.nan if frame.epoch is None else frame.epoch
     header = _HEADER.pack(layout, frame.step, frame.time, epoch)
-    parts = [np.asarray(values, dtype="<f4").reshape(-1) for values in frame.values.values()]
-    body = header + (np.concatenate(parts).tobytes() if parts else b"")
+    parts = tuple(frame.values.values())
+    body = header + (np.concatenate(parts).astype("<f4", copy=False).tobytes() if parts else b"")
     return _CHECKSUM.pack(crc32(body)) + body
 
 
