@@ -37,7 +37,7 @@ from nndoctor.discovery import (
     unwrap,
 )
 from nndoctor.findings import Diagnosis, ProbeFailure
-from nndoctor.frames import RAW_LOSSES, pack
+from nndoctor.frames import RAW_LOSSES, Payload, pack
 from nndoctor.interpose import PROCESS
 from nndoctor.probes.activations import ActivationProbe
 from nndoctor.probes.base import Hook, Measured, Probe
@@ -53,6 +53,10 @@ from nndoctor.worker import Pace, Worker
 
 STRIKES = 3
 """Failures of the doctor's own event handlers after which it lets go of the training altogether."""
+
+BATCH = 16
+BATCH_SECONDS = 0.25
+"""Steps on which nothing was sampled travel to the doctor's thread in batches of at most this many or this long."""
 
 OBSERVED_NAMES = {"val_loss": "val.loss", "accuracy": "val.accuracy", "val_accuracy": "val.accuracy", "val_acc": "val.accuracy"}
 ADAPTIVE = frozenset({"Adagrad", "RMSprop", "Adadelta", "Rprop", "Adafactor"})
@@ -212,6 +216,7 @@ class Doctor:
         self._speed = _Speed()
         self._mode_matters: list[nn.Module] | None = None
         self._skipped_total = 0
+        self._pending: list[Payload] = []
 
         ruleset = load_rulesets(options.rules, CATALOGUE)
         started = time.time()
@@ -265,7 +270,8 @@ class Doctor:
                 self._loader.epoch,
                 {OBSERVED_NAMES.get(name, OBSERVED_PREFIX + name): _number(name, value) for name, value in values.items()},
             )
-            self._worker.put(frame)
+            self._flush()
+            self._worker.put([frame])
         except Exception as error:
             self._failed("observe", error)
 
@@ -275,6 +281,7 @@ class Doctor:
             return Diagnosis(facts=self.facts)
         if self.closed:
             return self._final
+        self._flush()
         self._refresh_facts()
         return self._worker.diagnosis()
 
@@ -305,6 +312,7 @@ class Doctor:
             return
         if self._window.stepped:
             self._guard("closing", self._close_frame)
+        self._flush()
         self.closed = True
         self._detach()
         self._refresh_facts()
@@ -612,6 +620,7 @@ class Doctor:
         self._previous_optimizer = id(optimizer)
 
     _previous_optimizer: int | None = None
+    _sampled_before: frozenset[str] = frozenset()
 
     def _frame_is_complete(self, optimizer: torch.optim.Optimizer) -> bool:
         if len(self._window.stepped) >= len(self._optimizers):
@@ -624,8 +633,11 @@ class Doctor:
         """Decide what the next step measures, and let the probes prepare for it."""
         following = self.step + 1
         sampled = frozenset(tier for tier in self._budget.tiers if self._budget.sampled(tier, following))
-        self._window.sampled = sampled
+        before, self._window.sampled = self._sampled_before, sampled
+        self._sampled_before = sampled
         for probe in tuple(self._probes):
+            if probe.tier not in sampled and probe.tier not in before:
+                continue  # it slept through the last step and sleeps on
             self._measure(probe, lambda probe=probe: probe.begin_step(following, probe.tier in sampled))  # type: ignore[misc]
 
     def _close_frame(self) -> None:
@@ -638,8 +650,8 @@ class Doctor:
         measured = self._collect(window)
         elapsed = begun - window.begun
         self._book_time(window, measured, elapsed)
-        targets = self._current_targets()
-        self._worker.put(pack(self.step, time.time(), self._loader.epoch, targets, measured))
+        urgent = bool(window.sampled) or window.promise_broken or "lr" in measured
+        self._hand_over(pack(self.step, time.time(), self._loader.epoch, self._current_targets(), measured), urgent)
         fresh = _Window()
         self._window = fresh
         self._inside.clear()
@@ -656,6 +668,17 @@ class Doctor:
         fresh.own = perf_counter() - begun
         self._speed.step(elapsed, own)
         self._worker.pace = Pace(self._speed.steps_per_second, self._speed.overhead, self._loader.planned_steps)
+
+    def _hand_over(self, payload: Payload, urgent: bool) -> None:
+        """Give payloads to the worker in small batches: waking it for every step costs more than its work."""
+        self._pending.append(payload)
+        if urgent or len(self._pending) >= BATCH or payload.time - self._pending[0].time > BATCH_SECONDS:
+            self._flush()
+
+    def _flush(self) -> None:
+        pending, self._pending = self._pending, []
+        if pending:
+            self._worker.put(pending)
 
     def _collect(self, window: _Window) -> dict[str, Measured]:
         """What every step tells; on sampled steps also what the probes found and what seldom changes.

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from math import isfinite
 
 import numpy as np
 import torch
@@ -52,7 +53,8 @@ def pack(
         else:
             payload.numbers[name] = [value]
     for device, items in by_device.items():
-        flat = torch.cat([t.float() for _, t in items])  # a copy: later writes of the user do not show
+        # A copy, so that later writes of the user do not show; one item alone is a clone already.
+        flat = torch.cat([t.float() for _, t in items]) if len(items) > 1 else items[0][1].float()
         layout = [(name, t.numel()) for name, t in items]
         if device.type == "cuda":
             host = torch.empty(flat.shape, dtype=flat.dtype, pin_memory=True)
@@ -79,13 +81,18 @@ def unpack(payload: Payload) -> Frame:
             values[name] = flat[start : start + length]
             start += length
     _reduce_losses(values)
-    _derive_layers(values, payload.targets)
+    if "param.weight.norm" in values or "param.grad.norm" in values:
+        _derive_layers(values, payload.targets)
     return Frame(payload.step, payload.time, payload.epoch, values)
 
 
 def _reduce_losses(values: dict[str, Values]) -> None:
     losses = values.pop(RAW_LOSSES, None)
     if losses is None or losses.size == 0:
+        return
+    if losses.size == 1 and isfinite(losses[0]):
+        values["loss"] = losses
+        values["loss.nonfinite"] = np.zeros(1, dtype=np.float32)
         return
     finite = losses[np.isfinite(losses)]
     values["loss.nonfinite"] = np.array([losses.size - finite.size], dtype=np.float32)

@@ -40,7 +40,7 @@ class Pace:
     planned_steps: int | None = None
 
 
-Work: TypeAlias = Payload | Frame | Callable[[], None] | None
+Work: TypeAlias = Sequence[Payload | Frame] | Callable[[], None] | None
 
 
 class Worker:
@@ -80,12 +80,12 @@ class Worker:
         self._thread = threading.Thread(target=self._run, name="nndoctor", daemon=True)
         self._thread.start()
 
-    def put(self, work: Payload | Frame) -> bool:
-        """Hand over one step; False if the queue was full and it was dropped."""
+    def put(self, steps: Sequence[Payload | Frame]) -> bool:
+        """Hand over some steps; False if the queue was full and they were dropped."""
         try:
-            self._queue.put_nowait(work)
+            self._queue.put_nowait(steps)
         except queue.Full:
-            self.dropped += 1
+            self.dropped += len(steps)
             return False
         return True
 
@@ -129,7 +129,8 @@ class Worker:
                 continue
             try:
                 with self._lock:
-                    self._take(work)
+                    for step in work:
+                        self._take(step)
             except Exception as error:
                 self._failed("judging", error)
 

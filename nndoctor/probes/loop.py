@@ -14,7 +14,7 @@ import torch
 
 from nndoctor.interpose import version_of
 
-WATCHED = 6
+WATCHED = 3
 """Parameters per optimizer whose gradients are looked at: the ends and the middle tell as much as all."""
 
 ROUNDS_WITHOUT_STEP = 10
@@ -92,9 +92,9 @@ class LoopContracts:
     def register(self, optimizer: torch.optim.Optimizer) -> None:
         """Follow `optimizer`; the parameters it watches are spread over its groups."""
         params = [p for group in optimizer.param_groups for p in group["params"] if p.requires_grad]
-        stride = max(1, len(params) // WATCHED)
+        stride = max(1, len(params) // (WATCHED - 1))
         state = self._states.setdefault(id(optimizer), _OptimizerState([]))
-        state.params = params[::stride][:WATCHED] + params[-1:]
+        state.params = [*params[::stride][: WATCHED - 1], *params[-1:]]
 
     def backward_begins(self) -> None:
         for state in self._states.values():
