@@ -1,0 +1,79 @@
+"""What counts as right, as the right place and as a false alarm."""
+
+from __future__ import annotations
+
+from nndoctor.findings import Diagnosis, Finding, Severity
+from nndoctor.zoo.case import Attach, Case, Variant
+from nndoctor.zoo.runner import CaseResult, at_the_place, judged
+from nndoctor.zoo.trainer import Trained
+
+
+def nothing(seed: int, attach: Attach) -> Trained:
+    return Trained((), None)
+
+
+CASE = Case("dead", "dead-relu", "a dead layer", sick=nothing, cured=nothing, place=("act2", "fc2"))
+HEALTHY = Case("well", None, "nothing", healthy=nothing)
+
+
+def finding(
+    diagnosis: str,
+    *targets: str,
+    severity: Severity = Severity.ERROR,
+    step: int = 50,
+    explained_by: str | None = None,
+) -> Finding:
+    return Finding(diagnosis, diagnosis, severity, "high", targets, step, 100, explained_by=explained_by)
+
+
+def judge(case: Case, variant: Variant, *findings: Finding) -> CaseResult:
+    return judged(case, variant, 0, Diagnosis(findings, steps=100), 1.0, 1.0, 0.1)
+
+
+def test_the_planted_cause_first_and_in_its_place_passes() -> None:
+    result = judge(
+        CASE, "sick", finding("dead-relu", "act2", step=42), finding("loss-plateau", explained_by="dead-relu")
+    )
+    assert result.passed
+    assert result.root_cause_first
+    assert result.place_right
+    assert result.steps_to_diagnosis == 42
+    assert result.false_alarms == ()
+
+
+def test_the_planted_cause_second_does_not_pass() -> None:
+    result = judge(CASE, "sick", finding("learning-rate-too-high"), finding("dead-relu", "act2"))
+    assert not result.passed
+    assert result.diagnosis == "learning-rate-too-high"
+    assert result.false_alarms == ("learning-rate-too-high",)
+    assert result.steps_to_diagnosis == 50
+
+
+def test_the_right_cause_in_the_wrong_place_does_not_pass() -> None:
+    assert not judge(CASE, "sick", finding("dead-relu", "act2", "act7")).passed
+    assert not judge(CASE, "sick", finding("dead-relu")).passed
+
+
+def test_silence_about_a_sick_run_does_not_pass() -> None:
+    result = judge(CASE, "sick")
+    assert not result.passed
+    assert result.steps_to_diagnosis is None
+
+
+def test_any_finding_above_info_in_a_run_without_ailment_is_a_false_alarm() -> None:
+    folded = finding("loss-plateau", "fc1", severity=Severity.WARNING, explained_by="other")
+    for case, variant in ((CASE, "cured"), (HEALTHY, "healthy")):
+        result = judge(case, variant, folded)  # type: ignore[arg-type]
+        assert not result.passed
+        assert result.false_alarms == ("loss-plateau at fc1",)
+
+
+def test_info_in_a_run_without_ailment_is_no_alarm() -> None:
+    assert judge(HEALTHY, "healthy", finding("overfitting", severity=Severity.INFO)).passed
+    assert judge(CASE, "cured").passed
+
+
+def test_a_parameter_of_a_module_is_at_its_place_and_a_namesake_is_not() -> None:
+    assert at_the_place(finding("x", "fc2.weight", "fc2"), ("fc2",))
+    assert not at_the_place(finding("x", "fc20"), ("fc2",))
+    assert not at_the_place(finding("x", "fc2", "fc3"), ("fc2",))
