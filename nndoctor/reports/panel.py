@@ -69,7 +69,7 @@ def render_panel(state: PanelState, width: int, height: int, ascii: bool = False
 
 def panel_lines(state: PanelState, width: int, height: int, *, ascii: bool = False) -> list[Text]:
     """The rows of the panel, none wider than `width`: as many of the most important ones as fit into `height`."""
-    kinds = _Rows(state, width, ASCII if ascii else UNICODE, ascii)
+    kinds = PanelRows(state, width, ASCII if ascii else UNICODE, ascii)
     rows = kinds.full() if state.causes or (height >= 5 and state.curves) else kinds.compact()
     chosen = sorted(range(len(rows)), key=lambda i: rows[i].rank)[: max(0, min(height, MAX_ROWS))]
     lines = [rows[i].text for i in sorted(chosen)]
@@ -80,17 +80,17 @@ def panel_lines(state: PanelState, width: int, height: int, *, ascii: bool = Fal
 
 def panel_rows(state: PanelState, width: int) -> int:
     """How many rows the panel would like: 2 while healthy, up to 8 when ill."""
-    kinds = _Rows(state, width, UNICODE, False)
+    kinds = PanelRows(state, width, UNICODE, False)
     return min(MAX_ROWS, max(MIN_ROWS, len(kinds.full() if state.causes else kinds.compact())))
 
 
-class _Row(NamedTuple):
+class Row(NamedTuple):
     rank: int  # the smaller, the later it is given up when rows are short
     text: Text
 
 
 @dataclass(frozen=True, slots=True)
-class _Rows:
+class PanelRows:
     """One state on its way to rows: each method makes one kind of row."""
 
     state: PanelState
@@ -98,22 +98,22 @@ class _Rows:
     glyphs: Glyphs
     ascii: bool
 
-    def compact(self) -> list[_Row]:
+    def compact(self) -> list[Row]:
         """A healthy run in two rows; a third one says so if a probe of ours has failed."""
-        extra = [_Row(2, self.dismissed())] if self.state.probe_failures else []
-        return [_Row(0, self.title()), _Row(1, self.healthy()), *extra]
+        extra = [Row(2, self.dismissed())] if self.state.probe_failures else []
+        return [Row(0, self.title()), Row(1, self.healthy()), *extra]
 
-    def full(self) -> list[_Row]:
+    def full(self) -> list[Row]:
         """Every row the state has, from top to bottom."""
-        title = _Row(0, self.title())
+        title = Row(0, self.title())
         curves = self.curve_rows()
         rows = [title]
-        rows += [_Row(rank, text) for rank, text in zip((4, 6), curves, strict=False)]
+        rows += [Row(rank, text) for rank, text in zip((4, 6), curves, strict=False)]
         if self.state.layers is not None and len(self.state.layers.names) > 1:
-            rows.append(_Row(7, self.layers(self.state.layers)))
+            rows.append(Row(7, self.layers(self.state.layers)))
         rows += self.cause_rows()
-        rows += [_Row(8, self.over(finding)) for finding in self.state.recovered[:2]]
-        rows.append(_Row(3, self.status()))
+        rows += [Row(8, self.over(finding)) for finding in self.state.recovered[:2]]
+        rows.append(Row(3, self.status()))
         return rows
 
     # -- the title, and the whole story of a healthy run in one row
@@ -231,18 +231,18 @@ class _Rows:
 
     # -- what was found
 
-    def cause_rows(self) -> list[_Row]:
+    def cause_rows(self) -> list[Row]:
         """Each root cause with its remedy, then what it explains."""
-        rows: list[_Row] = []
+        rows: list[Row] = []
         for position, cause in enumerate(self.state.causes):
             rank = 1 if position == 0 else 10 * position
-            rows += [_Row(rank + (5 if position else 0), self.cause(cause))]
+            rows += [Row(rank + (5 if position else 0), self.cause(cause))]
             remedy = self.remedy(cause)
             if remedy is not None and not self.joins(rows[-1].text, remedy):
-                rows.append(_Row(2 if position == 0 else rank + 6, self.line(("   ", "")).append_text(remedy)))
+                rows.append(Row(2 if position == 0 else rank + 6, self.line(("   ", "")).append_text(remedy)))
             symptoms = self.state.symptoms(cause)
             if symptoms:
-                rows.append(_Row(5 if position == 0 else rank + 7, self.explains(symptoms)))
+                rows.append(Row(5 if position == 0 else rank + 7, self.explains(symptoms)))
         return rows
 
     def cause(self, cause: FindingLine) -> Text:
@@ -300,13 +300,17 @@ class _Rows:
 
     # -- the last row
 
-    def status(self) -> Text:
+    def status(self, hint: bool = True) -> Text:
         """``✓ 55 rules ok · 2 pending · 1 acknowledged    more: nndoctor watch a3f1``"""
         state = self.state
         line = self.line((f" {self.glyphs.good} ", "green"))
         dismissed = self.dismissed() if state.probe_failures else Text()
         line.append(self.counts(self.width - line.cell_len - dismissed.cell_len)).append_text(dismissed)
-        hint = f"more: nndoctor watch {self.safe(state.name, 24)}"
+        return self.hinted(line) if hint else line
+
+    def hinted(self, line: Text) -> Text:
+        """`line` with the way to more at its right, where there is room."""
+        hint = f"more: nndoctor watch {self.safe(self.state.name, 24)}"
         column = max(self.column + 1, line.cell_len + 3) if self.width >= NARROW else line.cell_len + 3
         if column + cell_len(hint) > self.width:
             column = self.width - cell_len(hint)
@@ -317,7 +321,11 @@ class _Rows:
     def counts(self, width: int) -> str:
         """``55 rules ok · 2 root causes · 2 pending · ...`` as far as it fits into `width`."""
         state, separator = self.state, f" {self.glyphs.dot} "
-        words = [f"{state.rules} rules" if state.rules_ok is None else f"{state.rules_ok} rules ok"]
+        loud = sum(f.speaks and f.state != "cleared" for f in state.findings)
+        if state.rules_ok is not None:
+            words = [f"{state.rules_ok} rules ok"]
+        else:
+            words = [f"{loud} finding{'s' * (loud != 1)}" if loud else "no findings"]
         if len(state.causes) > 1:
             words.append(f"{len(state.causes)} root causes")
         counted = (
@@ -384,10 +392,34 @@ def sparkline(curve: Curve, width: int, glyphs: Glyphs = UNICODE) -> str:
     Gradient norm and update ratio are drawn on a log scale, the learning rate from zero, the loss between
     its extremes (but never magnified beyond 5 % of its size, lest noise look like news).
     """
+    last = len(glyphs.bars) - 1
+    return "".join(glyphs.bars[round(level * last)] for level in curve_levels(curve, width)[0])
+
+
+def chart(curve: Curve, width: int, height: int, glyphs: Glyphs = UNICODE) -> list[str]:
+    """The curve as `height` rows of bars, with its extremes at the left; the same scales as :func:`sparkline`."""
+    levels, low, high = curve_levels(curve, max(1, width - 9))
+    if not levels:
+        return [""] * height
+    labels = [""] * height
+    labels[0], labels[-1] = number(high), number(low)
+    steps = len(glyphs.bars)
+    filled = [1 + round(level * (height * steps - 1)) for level in levels]  # in eighths of a row, from the bottom
+    rows = []
+    for row in range(height):
+        below = (height - 1 - row) * steps
+        bars = "".join(" " if f <= below else glyphs.bars[min(steps, f - below) - 1] for f in filled)
+        rows.append(f"{labels[row]:>8} {bars}")
+    return rows
+
+
+def curve_levels(curve: Curve, width: int) -> tuple[list[float], float, float]:
+    """The curve in at most `width` points scaled to 0..1, and the values that 0 and 1 stand for."""
     points = list(bucketed(curve.points, width))
     if not points:
-        return ""
-    if curve.key in ("grad", "update_ratio") and min(points) > 0:
+        return [], 0.0, 0.0
+    logarithmic = curve.key in ("grad", "update_ratio") and min(points) > 0
+    if logarithmic:
         points = [math.log10(point) for point in points]
         low, high, least = min(points), max(points), 0.5
     elif curve.key == "lr":
@@ -397,9 +429,9 @@ def sparkline(curve: Curve, width: int, glyphs: Glyphs = UNICODE) -> str:
         least = 0.05 * max(abs(low), abs(high))
     slack = max(0.0, least - (high - low)) / 2
     low, high = low - slack, high + slack
-    last = len(glyphs.bars) - 1
-    scale = last / (high - low) if high > low else 0.0
-    return "".join(glyphs.bars[round((point - low) * scale)] for point in points)
+    scale = 1 / (high - low) if high > low else 0.0
+    levels = [(point - low) * scale for point in points]
+    return (levels, 10**low, 10**high) if logarithmic else (levels, low, high)
 
 
 def _merged(strip: LayerStrip, count: int) -> Iterator[tuple[float | None, bool]]:

@@ -88,7 +88,8 @@ def _capable_tty(stream: TextIO | None, environ: Mapping[str, str], *, wanted: b
         return None
     if environ.get("CI", "").lower() not in ("", "0", "false") and not wanted:
         return None
-    for candidate in (stream,) if stream is not None else (sys.stderr, sys.stdout):
+    # Lines go to stderr, a footer may also stand on the terminal of stdout where stderr goes to a file.
+    for candidate in (sys.stderr, sys.stdout) if stream is None or stream is sys.stderr else (stream,):
         if candidate is None or not _is_terminal(candidate):
             continue
         tty = StreamTty(candidate)
