@@ -11,7 +11,7 @@ from torch import nn
 
 from nndoctor.discovery import DROPOUTS, ModelIndex
 from nndoctor.probes.base import Measured
-from nndoctor.probes.forward import HookSet, Place, fuses_now, in_backward, is_transformed, places
+from nndoctor.probes.forward import HookSet, Place, follow_fused_paths, in_backward, is_transformed, places
 from nndoctor.probes.functional import (
     Activation,
     FunctionalActivations,
@@ -215,13 +215,7 @@ class ActivationProbe:
     def _root_began(self, place: Place, module: nn.Module, args: Any) -> None:
         training = self._in_training()
         self._step.roots.append(training)
-        inside = [other for other in self._places if other.fused_in is not None]
-        fusing = any(fuses_now(other.module) for other in self._places if other.may_fuse)
-        if not training or fusing:
-            self._fused_hooks.remove()
-        elif inside and not self._fused_hooks:
-            for other in inside:
-                self._install_on(other, self._fused_hooks)
+        fusing = follow_fused_paths(self._places, self._fused_hooks, training, self._install_on)
         if training:
             self._root_seen = True
         if training and self._functions and not fusing:

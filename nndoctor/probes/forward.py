@@ -100,9 +100,10 @@ class HookSet:
         self._thread = get_ident()
         self._handles: list[Any] = []
 
-    def before(self, place: Place, function: Callable[..., None]) -> None:
-        """Call ``function(place, module, arguments)`` before the module's forward."""
-        self._handles.append(place.module.register_forward_pre_hook(Hook(self._guarded(place, function))))
+    def before(self, place: Place, function: Callable[..., None], keywords: bool = False) -> None:
+        """Call ``function(place, module, arguments)`` before the module's forward, with `keywords` also these."""
+        hook = Hook(self._guarded(place, function))
+        self._handles.append(place.module.register_forward_pre_hook(hook, with_kwargs=keywords))
 
     def after(self, place: Place, function: Callable[..., None], always: bool = False) -> None:
         """Call ``function(place, module, arguments, output)`` after it; with `always` also when it raised."""
@@ -118,7 +119,8 @@ class HookSet:
 
     def _guarded(self, place: Place, function: Callable[..., None]) -> Callable[..., None]:
         def guarded(module: nn.Module, *args: Any) -> None:
-            if self.failure is None and get_ident() == self._thread:  # not in the threads of DataParallel
+            # other threads: those of DataParallel are left out, the backward pass on an accelerator is not
+            if self.failure is None and (get_ident() == self._thread or in_backward()):
                 try:
                     function(place, module, *args)
                 except Exception as error:
@@ -137,3 +139,23 @@ class HookSet:
 
     def __bool__(self) -> bool:
         return bool(self._handles)
+
+
+def follow_fused_paths(
+    found: tuple[Place, ...], hooks: HookSet, training: bool, install: Callable[[Place, HookSet], None]
+) -> bool:
+    """Keep hooks inside encoder layers only for passes in which these would not take their fused path anyway.
+
+    Called when a model begins a pass, so that an evaluation on a sampled step computes what it always does.
+
+    Returns:
+        Whether some module takes a fused path in this pass.
+    """
+    fusing = any(fuses_now(place.module) for place in found if place.may_fuse)
+    if fusing or not training:
+        hooks.remove()
+    elif not hooks:
+        for place in found:
+            if place.fused_in is not None:
+                install(place, hooks)
+    return fusing
