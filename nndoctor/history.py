@@ -355,12 +355,14 @@ class History:
         series = self._series.get(name)
         if series is None:
             axis = self.catalogue[name].per
-            share = 1 if axis == "run" else 4
-            tail = max(self._tail // share, min(self._tail, 256))
-            buckets = max(self._bucket_limit // min(share, 2), 8)
-            series = self._series[name] = Series(self.targets.size(axis), tail, buckets)
+            buckets = self._bucket_limit if axis == "run" else max(self._bucket_limit // 2, 8)
+            series = self._series[name] = Series(self.targets.size(axis), self.tail_length(axis), buckets)
             self._axes[name] = axis
         return series
+
+    def tail_length(self, axis: Axis) -> int:
+        """How many exact samples are kept of a signal over `axis`."""
+        return self._tail if axis == "run" else max(self._tail // 4, min(self._tail, 256))
 
     def grow(self, targets: Targets) -> None:
         """Take on targets that appeared since. Raises ValueError where an axis became shorter."""
@@ -461,7 +463,7 @@ def frames_from_series(
     targets = targets if targets is not None else targets_of_series(series, catalogue)
     tables = {name: _table(values, name, targets, catalogue) for name, values in series.items()}
     length = max((table.shape[0] for table in tables.values()), default=0)
-    measured = {name: (~np.isnan(table)).any(axis=1) for name, table in tables.items()}
+    measured = {name: [not row.all() for row in np.isnan(table)] for name, table in tables.items()}
     for index in range(length):
         present = {name: table[index] for name, table in tables.items() if index < len(table) and measured[name][index]}
         epoch = None if epoch_steps is None else (index + 1) / epoch_steps

@@ -1,0 +1,453 @@
+"""The judge: feeds frames to a ruleset's conditions and keeps the state of every rule and target.
+
+One engine serves live runs and recorded ones; what it says depends on the sequence of frames alone.
+A rule goes from ok over pending (``for`` not reached) to firing, from firing over clearing (``keep``
+not over) to cleared, per target; an unknown condition moves nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nndoctor.findings import Diagnosis, Finding, Fix, NotExamined, ProbeFailure, State, ordered
+from nndoctor.history import History
+from nndoctor.rules.baselines import baselines_of
+from nndoctor.rules.evaluation import Cell, Graph, Source, depth_order, matching
+from nndoctor.rules.evidence import Witness, witnesses_of
+from nndoctor.rules.explaining import explained
+from nndoctor.rules.expression import Expression
+from nndoctor.rules.functions import UNKNOWN, Array, Value
+from nndoctor.rules.ruleset import Rule, Ruleset
+from nndoctor.rules.schema import Duration
+from nndoctor.signals import CATALOGUE, Axis, Catalogue, Frame, Signal, Targets
+
+REFRESH_STEPS = 10  # how often the message, values and fixes of a firing finding are computed anew
+
+
+class Judge:
+    """Judges a run by a ruleset, frame by frame.
+
+    Args:
+        ruleset: what `load_rulesets` gave.
+        targets: layers, parameters and groups known so far; `grow` adds to them.
+        catalogue: the signals that frames may hold.
+        planned_steps: how long the run is meant to be, for durations in percent.
+
+    The ruleset's records appear in `history` under their names, beside the signals.
+    """
+
+    def __init__(
+        self,
+        ruleset: Ruleset,
+        targets: Targets,
+        catalogue: Catalogue = CATALOGUE,
+        *,
+        planned_steps: int | None = None,
+    ) -> None:
+        records = ruleset.records
+        kept = catalogue.extended(
+            Signal(name, e.axis, "", "A record of the ruleset.") for name, e in records.items() if name not in catalogue
+        )
+        self.ruleset = ruleset
+        self.history = History(targets, kept)
+        self._graph = Graph(self.history)
+        self._clock = _Clock(self.history, planned_steps)
+        for name, expression in records.items():
+            self._graph.keep(name, expression)
+        self._watches = tuple(_Watch(rule, self._graph, self._clock) for rule in ruleset.rules if rule.disabled is None)
+
+    @property
+    def targets(self) -> Targets:
+        return self.history.targets
+
+    def grow(self, targets: Targets) -> None:
+        """Take on targets that appeared since; they only grow at the end."""
+        if targets == self.history.targets:
+            return
+        self.history.grow(targets)
+        self._graph.grow()
+        for watch in self._watches:
+            watch.grow()
+
+    def feed(self, frame: Frame) -> bool:
+        """Add a frame and judge what is due. True if a finding began, ended, moved, or changed its fix.
+
+        Raises:
+            ValueError: the frame does not fit the history; nothing was judged.
+        """
+        self.history.append(frame)
+        self._clock.tick(frame)
+        changed = False
+        with np.errstate(all="ignore"):
+            self._graph.advance(frame)
+            for watch in self._watches:
+                if watch.is_due(frame.step):
+                    changed |= watch.judge(frame.step)
+        return changed
+
+    def findings(self) -> tuple[Finding, ...]:
+        """Everything that fires or has fired: root causes first, what explains each symptom set."""
+        found = [finding for watch in self._watches if (finding := watch.finding()) is not None]
+        explain = explained(found, self.ruleset.explain, self.targets, self._clock.steps)
+        return ordered([replace(f, explained_by=explain[f.rule], fixes=()) if f.rule in explain else f for f in found])
+
+    def not_examined(self) -> tuple[NotExamined, ...]:
+        """The rules that could not be judged so far, and why."""
+        measured = set(self.history.measured())
+        watched = {watch.rule.id: watch for watch in self._watches}
+        reasons = []
+        for rule in self.ruleset.rules:
+            watch = watched.get(rule.id)
+            if watch is None:
+                reasons.append(NotExamined(rule.id, f"switched off: {rule.disabled}"))
+            elif not watch.examined:
+                reasons.append(NotExamined(rule.id, watch.why_not(measured)))
+        return tuple(reasons)
+
+    def pending(self) -> int:
+        """How many rules have a condition that holds, though not for long enough yet."""
+        return sum(watch.is_pending() for watch in self._watches)
+
+    def diagnosis(
+        self, facts: Mapping[str, Any] | None = None, probe_failures: Sequence[ProbeFailure] = ()
+    ) -> Diagnosis:
+        """All there is to say about the run so far."""
+        return Diagnosis(
+            findings=self.findings(),
+            not_examined=self.not_examined(),
+            probe_failures=tuple(probe_failures),
+            steps=self.history.step,
+            rules=len(self.ruleset.rules),
+            layers=len(self.targets.layers),
+            facts=dict(facts or {}),
+        )
+
+
+class _Clock:
+    """Converts durations to steps, from what the frames so far tell."""
+
+    def __init__(self, history: History, planned_steps: int | None) -> None:
+        self._history, self._planned = history, planned_steps
+        self._first: Frame | None = None
+        self._last: Frame | None = None
+        self._batches = history.series("loader.batches") if "loader.batches" in history.catalogue else None
+
+    def tick(self, frame: Frame) -> None:
+        self._first = self._first or frame
+        self._last = frame
+
+    def steps(self, duration: Duration) -> float:
+        """The duration in steps; infinite where the run has not told enough to know."""
+        if duration.unit == "steps" or duration.amount == 0.0:
+            return duration.amount
+        unit = {"epochs": self._epoch, "s": self._second, "%": self._percent}[duration.unit]()
+        return duration.amount * unit if unit == unit else float("inf")
+
+    def _epoch(self) -> float:
+        if self._batches is not None and self._batches.count:
+            return self._batches.last()
+        if self._last is None or not self._last.epoch:
+            return UNKNOWN
+        return self._last.step / self._last.epoch
+
+    def _second(self) -> float:
+        first, last = self._first, self._last
+        if first is None or last is None or last.time <= first.time:
+            return UNKNOWN
+        return (last.step - first.step) / (last.time - first.time)
+
+    def _percent(self) -> float:
+        return UNKNOWN if self._planned is None else self._planned / 100
+
+
+class _Watch:
+    """One rule over one run: its cells, the state of each target, and the finding."""
+
+    def __init__(self, rule: Rule, graph: Graph, clock: _Clock) -> None:
+        self.rule, self._graph, self._clock = rule, graph, clock
+        self.examined = False
+        self._state = Source(f"rule {rule.id}")
+        self._frozen = self._freeze()
+        self._when = self._cell(rule.when)
+        self._clear = None if rule.clear_when is None else self._cell(rule.clear_when)
+        self._where = None if rule.where is None else self._cell(rule.where)
+        self._witnesses: tuple[Witness, ...] = witnesses_of(rule, graph, self._cell)
+        for expression in self._asked():
+            self._cell(expression)  # remembering functions must see the run from its first step
+        self._judged_step, self._judged_frame = 0, 0
+        self._refreshed = 0
+        self._quiet = True
+        self._resize()
+        self._finding: Finding | None = None
+        self._culprits: tuple[int, ...] = ()
+
+    # --- cells ---
+
+    def _asked(self) -> list[Expression]:
+        asked = [*self.rule.message.expressions()]
+        for fix in self.rule.fixes:
+            asked += [*fix.title.expressions(), *(v for v in fix.set.values() if isinstance(v, Expression))]
+        return asked
+
+    def _cell(self, expression: Expression) -> Cell:
+        return self._graph.cell(expression, self._frozen)
+
+    def _freeze(self) -> dict[str, Cell]:
+        conditions = [c for c in (self.rule.when, self.rule.clear_when) if c is not None]
+        return {e.key: self._frozen_cell(e) for e in baselines_of(conditions)}
+
+    def _frozen_cell(self, expression: Expression) -> Cell:
+        """The baseline `expression`, standing still for the targets at which the rule fires."""
+        inner = self._graph.cell(expression)
+        kept: list[Value] = [UNKNOWN]
+
+        def compute() -> Value:
+            fresh, before = inner.get(), kept[0]
+            if not self._active.any():
+                kept[0] = fresh
+            elif isinstance(fresh, float):
+                kept[0] = fresh if before != before else before
+            else:
+                old = np.full(len(fresh), UNKNOWN)
+                old[: np.size(before)] = before
+                still = self._active if inner.axis == self.rule.scope else True
+                kept[0] = np.where(still & ~np.isnan(old), old, fresh)
+            return kept[0]
+
+        return Cell(self._graph, inner.axis, (*inner.sources, self._state), compute)
+
+    # --- judging ---
+
+    def grow(self) -> None:
+        for cell in self._frozen.values():
+            cell.forget()
+        self._resize()
+
+    def _resize(self) -> None:
+        targets = self._graph.history.targets
+        size, scope = targets.size(self.rule.scope), self.rule.scope
+        fresh = not hasattr(self, "_active")
+        have = 0 if fresh else len(self._active)
+        self._active: NDArray[np.bool_] = _grown(None if fresh else self._active, size, False)
+        self._over: NDArray[np.bool_] = _grown(None if fresh else self._over, size, False)
+        self._held: Array = _grown(
+            None if fresh else self._held, size, -1.0
+        )  # steps the condition held; -1: it did not
+        self._ended: Array = _grown(None if fresh else self._ended, size, -1.0)
+        self._before: Array = _grown(None if fresh else self._before, size, UNKNOWN)
+        if scope != "run" and (fresh or size > have):
+            self._excluded = matching(self.rule.excluded, scope, targets) if self.rule.excluded else []
+            self._order = depth_order(targets) if scope == "layer" else np.arange(size)
+
+    def is_due(self, step: int) -> bool:
+        rule, frame = self.rule, self._judged_frame
+        changed = self._when.changed_since(frame) or (self._clear is not None and self._clear.changed_since(frame))
+        if not changed and rule.on_missing == "skip":
+            return False
+        steps = self._clock.steps
+        since = step - self._judged_step
+        return (not self._judged_frame or since >= steps(rule.every)) and step > steps(rule.warmup)
+
+    def judge(self, step: int) -> bool:
+        """Move the state of every target; True if the finding changed."""
+        since = step - self._judged_step if self._judged_frame else 0
+        self._judged_step, self._judged_frame = step, self._graph.now
+        verdict = self._when.get()
+        if self._quiet and self._stays_quiet(verdict):
+            return False
+        values = self._settled(verdict)
+        holds, unknown = values == 1.0, np.isnan(values)
+        began = self._begin(holds, unknown, since)
+        ended = self._end(values, unknown, since, began)
+        self._quiet = not (self._active.any() or (self._held >= 0.0).any())
+        return self._tell(step, holds, began or ended)
+
+    def _stays_quiet(self, verdict: Value) -> bool:
+        """The cheap way out for what is judged most: nothing fires, nothing is about to."""
+        if self.rule.on_missing != "skip":
+            return False
+        if isinstance(verdict, float):
+            self.examined |= verdict == verdict
+            return verdict != 1.0
+        if not self.examined:
+            self.examined = not bool(np.isnan(verdict).all())
+        return not (verdict == 1.0).any()
+
+    def _settled(self, verdict: Value) -> Array:
+        """The verdict per target, what is missing settled by ``on_missing``, excluded targets unknown."""
+        values = np.array(np.broadcast_to(np.asarray(verdict, np.float64), self._active.shape))
+        unknown = np.isnan(values)
+        self.examined |= not bool(unknown.all())
+        if self.rule.on_missing == "fire":
+            values[unknown] = 1.0
+        elif self.rule.on_missing == "hold":
+            values[unknown] = self._before[unknown]
+        self._before = values.copy()
+        if self.rule.scope != "run" and self._excluded:
+            values[self._excluded] = UNKNOWN
+        return values
+
+    def _begin(self, holds: NDArray[np.bool_], unknown: NDArray[np.bool_], since: int) -> bool:
+        longer = np.where(self._held >= 0.0, self._held + since, 0.0)
+        self._held = np.where(holds, longer, np.where(unknown, self._held, -1.0))
+        fires = holds & ~self._active & (self._held >= self._clock.steps(self.rule.hold))
+        if not fires.any():
+            return False
+        self._active = self._active | fires
+        self._over[fires], self._ended[fires] = False, -1.0
+        self._state.stamp = self._graph.now
+        return True
+
+    def _end(self, values: Array, unknown: NDArray[np.bool_], since: int, began: bool) -> bool:
+        if not self._active.any():
+            return False
+        if self._clear is None:
+            over = values == 0.0
+        else:
+            clear = np.broadcast_to(np.asarray(self._clear.get(), np.float64), values.shape)
+            over, unknown = (clear == 1.0) & (values != 1.0), unknown & np.isnan(clear)
+        longer = np.where(self._ended >= 0.0, self._ended + since, 0.0)
+        self._ended = np.where(over, longer, np.where(unknown, self._ended, -1.0))
+        before = self._over
+        self._over = self._active & (over | (unknown & before))
+        done = self._over & over & (self._ended >= self._clock.steps(self.rule.keep))
+        if done.any():
+            self._active = self._active & ~done
+            self._over = self._over & ~done
+            self._held = np.where(done, -1.0, self._held)
+            self._state.stamp = self._graph.now
+        return bool(done.any() or (self._over != before).any())
+
+    def is_pending(self) -> bool:
+        return bool(((self._held >= 0.0) & ~self._active).any())
+
+    # --- telling ---
+
+    def _tell(self, step: int, holds: NDArray[np.bool_], moved: bool) -> bool:
+        """Bring the finding up to date; True if it changed in more than its numbers."""
+        before = self._finding
+        if not self._active.any():
+            if before is None or before.state == "cleared":
+                return False
+            self._finding = replace(before, state="cleared")
+            return True
+        firing = bool((self._active & ~self._over).any())
+        state: State = "firing" if firing else "clearing"
+        if not firing:
+            assert before is not None
+            self._finding = replace(before, state=state)
+            return before.state != state
+        if before is not None and not moved and step - self._refreshed < REFRESH_STEPS:
+            self._finding = replace(before, last_step=step, state=state)
+            return False
+        self._refreshed = step
+        self._finding = self._describe(step, state)
+        return before is None or _essence(before) != _essence(self._finding)
+
+    def _describe(self, step: int, state: State) -> Finding:
+        rule, before = self.rule, self._finding
+        axis, indices = self._located()
+        names = self._graph.history.targets.names(axis)
+        targets = () if axis == "run" else tuple(names[i] for i in indices)
+        first_step = step if before is None else before.first_step
+
+        def value(expression: Expression) -> float:
+            return _at(self._cell(expression), axis, indices)
+
+        old = before.evidence if before is not None else ()
+        evidence = [w.testify(axis, indices, names, first_step, step, old) for w in self._witnesses]
+        return Finding(
+            rule=rule.id,
+            diagnosis=rule.diagnosis,
+            severity=rule.severity,
+            confidence=rule.confidence,
+            targets=targets,
+            first_step=first_step,
+            last_step=step,
+            state=state,
+            message=rule.message.fill(value, targets),
+            evidence=tuple(e for e in evidence if e is not None),
+            fixes=tuple(self._fix(index, axis, indices, targets) for index in range(len(rule.fixes))),
+        )
+
+    def _located(self) -> tuple[Axis, tuple[int, ...]]:
+        """Where the rule fires: an axis and indices along it, in order of execution."""
+        if self.rule.scope != "run":
+            order = self._order
+            return self.rule.scope, tuple(order[self._active[order]].tolist())
+        if self._where is None:
+            return "run", ()
+        blamed = np.asarray(self._where.get()) == 1.0
+        axis = self._where.axis
+        order = depth_order(self._graph.history.targets) if axis == "layer" else np.arange(len(blamed))
+        if blamed.any():
+            self._culprits = tuple(order[blamed[order]].tolist())
+        return axis, self._culprits
+
+    def _fix(self, index: int, axis: Axis, indices: tuple[int, ...], targets: Sequence[str]) -> Fix:
+        fix = self.rule.fixes[index]
+        values: dict[str, float | str] = {}
+        for key, wanted in fix.set.items():
+            value = _at(self._cell(wanted), axis, indices) if isinstance(wanted, Expression) else wanted
+            if value == value:  # an unknown value is left out rather than guessed
+                values[key] = value
+        title = fix.title.fill(lambda e: _at(self._cell(e), axis, indices), targets)
+        return Fix(title, values, fix.confidence, fix.safety)
+
+    def finding(self) -> Finding | None:
+        """The finding as it stands, silenced targets taken out of it."""
+        found = self._finding
+        if found is None or not self.rule.silences:
+            return found
+        targets = self._graph.history.targets
+        axis = self.rule.scope if self.rule.where is None else self.rule.where.axis
+        for silence in self.rule.silences:
+            if silence.until is not None and self._graph.history.step > self._clock.steps(silence.until):
+                continue
+            if not silence.layers:
+                return replace(found, suppressed=silence.reason)
+            names = targets.names(axis)
+            silent = {names[i] for i in matching(silence.layers, axis, targets)}
+            loud = tuple(t for t in found.targets if t not in silent)
+            if not loud:
+                return replace(found, suppressed=silence.reason)
+            found = replace(found, targets=loud)
+        return found
+
+    def why_not(self, measured: set[str]) -> str:
+        rule, history = self.rule, self._graph.history
+        missing = [name for name in rule.when.signals() if name not in measured]
+        if missing:
+            names = missing[0] if len(missing) == 1 else f"{', '.join(missing[:-1])} and {missing[-1]}"
+            return f"{names} {'was' if len(missing) == 1 else 'were'} never measured"
+        warmup = self._clock.steps(rule.warmup)
+        if warmup == float("inf"):
+            return f"its warm-up of {rule.warmup} cannot be told in steps on this run"
+        if history.step <= warmup:
+            return f"its warm-up of {rule.warmup} is not over at step {history.step}"
+        return f"what it compares was not known in the first {history.step} steps: the run is too short for it"
+
+
+def _at(cell: Cell, axis: Axis, indices: tuple[int, ...]) -> float:
+    """The value of a cell for the run, or at the first of the places."""
+    value = cell.get()
+    if isinstance(value, float):
+        return value
+    if cell.axis == axis and indices:
+        return float(value[indices[0]])
+    return UNKNOWN
+
+
+def _essence(finding: Finding) -> tuple[Any, ...]:
+    return (finding.state, finding.targets, finding.first_step, [(f.title, dict(f.set)) for f in finding.fixes])
+
+
+def _grown(array: Any, size: int, fill: Any) -> Any:
+    if array is None:
+        return np.full(size, fill)
+    return np.append(array, np.full(size - len(array), fill, dtype=array.dtype))
