@@ -37,13 +37,16 @@ class Cadence:
     cost: float | None = None
     step_time: float | None = None
     samples: int = 0
+    steps: int = 0
 
     def observe_step(self, seconds: float) -> None:
-        """Learn the time of a step on which nothing was sampled; a stall counts at most threefold."""
+        """Learn the time of a step without our own part; after ten steps a stall counts at most threefold."""
+        self.steps += 1
         if self.step_time is None:
             self.step_time = seconds
         else:
-            self.step_time += 0.1 * (min(seconds, 3 * self.step_time) - self.step_time)
+            heard = seconds if self.steps <= 10 else min(seconds, 3 * self.step_time)
+            self.step_time += max(0.1, 1 / self.steps) * (heard - self.step_time)
 
     def observe_cost(self, seconds: float) -> None:
         """Learn what one sample cost; the first one is warm-up and does not count."""
@@ -121,9 +124,9 @@ class Budget:
         if step > self.dense:
             self.elapsed += seconds
             self.spent_after_dense += own
-        if not sampled or step <= self.dense:
+        if step > 2 and seconds > own and (not sampled or step <= self.dense):
             for cadence in self.tiers.values():
-                cadence.observe_step(max(seconds - own, 1e-9))
+                cadence.observe_step(seconds - own)
 
     def tier_cost(self, tier: str, seconds: float) -> None:
         """Book what one sample of `tier` cost in CPU time of the training thread."""

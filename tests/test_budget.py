@@ -1,0 +1,89 @@
+"""The sampling plan, without a clock."""
+
+from __future__ import annotations
+
+import pytest
+
+from nndoctor.budget import DENSE_STEPS, SLOWEST, SLOWEST_BY_DEFAULT, Budget, Cadence
+
+
+def learnt(cost: float, step_time: float = 0.01, share: float = 0.004) -> Cadence:
+    cadence = Cadence(share)
+    for _ in range(20):
+        cadence.observe_step(step_time)
+    for _ in range(5):
+        cadence.observe_cost(cost)
+    return cadence
+
+
+@pytest.mark.parametrize("cost", [1e-6, 1e-4, 1e-3, 5e-3])
+def test_a_cadence_keeps_its_cost_within_its_share(cost: float) -> None:
+    cadence = learnt(cost)
+    assert cadence.every is not None
+    assert cost / cadence.every <= 0.004 * 0.01
+    assert cadence.every & (cadence.every - 1) == 0
+
+
+def test_a_cadence_rises_at_once_and_falls_only_by_four() -> None:
+    cadence = learnt(1e-3)
+    before = cadence.every
+    for _ in range(3):
+        cadence.observe_cost(4e-3)
+    assert before is not None
+    assert cadence.every is not None
+    assert cadence.every > before
+    risen = cadence.every
+    for _ in range(50):
+        cadence.observe_cost(1.1e-3)
+    assert cadence.every in (risen, before, before * 2)
+
+
+def test_the_first_cost_is_warm_up_and_does_not_count() -> None:
+    cadence = Cadence(0.004)
+    cadence.observe_step(0.01)
+    cadence.observe_cost(10.0)
+    assert cadence.every is None
+
+
+def test_one_stalled_step_does_not_buy_more_sampling() -> None:
+    cadence = learnt(1e-3)
+    cadence.observe_step(100.0)
+    assert cadence.step_time is not None
+    assert cadence.step_time < 0.013
+
+
+def test_a_tier_that_no_cadence_can_afford_is_told() -> None:
+    budget = Budget(0.01)
+    for step in range(1, 30):
+        budget.step_took(step, 1e-3, 0.0, sampled=False)
+        budget.tier_cost("activations", 100.0)
+    assert budget.switched_off() == ("activations",)
+    assert budget.every("activations") == SLOWEST
+
+
+def test_the_first_steps_are_dense_and_later_ones_follow_the_cadence() -> None:
+    budget = Budget(0.01)
+    assert all(budget.sampled("parameters", step) for step in range(1, DENSE_STEPS + 1))
+    later = [step for step in range(DENSE_STEPS + 1, 400) if budget.sampled("parameters", step)]
+    assert {b - a for a, b in zip(later, later[1:], strict=False)} == {SLOWEST_BY_DEFAULT}
+
+
+def test_a_fixed_cadence_does_not_depend_on_what_things_cost() -> None:
+    budget = Budget(0.01, cadence=10)
+    for step in range(1, 200):
+        budget.step_took(step, 0.01, 0.009, sampled=True)
+        budget.tier_cost("parameters", 1.0)
+    assert [s for s in range(100, 131) if budget.sampled("parameters", s)] == [100, 110, 120, 130]
+
+
+def test_spending_far_beyond_the_budget_stops_the_sampling() -> None:
+    budget = Budget(0.01)
+    for step in range(1, 200):
+        budget.step_took(step, 0.01, 0.002 if step > DENSE_STEPS else 0.0, sampled=False)
+    assert not any(budget.sampled("parameters", step) for step in range(224, 289, 32))
+
+
+@pytest.mark.parametrize(("budget", "cadence"), [(0, None), (-1, None), (1.5, None), (0.01, 0)])
+def test_nonsense_is_refused(budget: float, cadence: int | None) -> None:
+    with pytest.raises(ValueError, match="budget|cadence"):
+        Budget(budget, cadence)
