@@ -50,6 +50,11 @@ def test_wrap_takes_what_the_documentation_says() -> None:
     assert all(parameter.kind is inspect.Parameter.KEYWORD_ONLY for parameter in after_loss)
 
 
-@pytest.mark.parametrize("name", DOCTOR_NAMES)
-def test_the_doctor_has_the_contracted_names(name: str) -> None:
-    assert hasattr(nndoctor.Doctor, name) or name in nndoctor.Doctor.__annotations__
+@pytest.mark.parametrize("switch", ["1", "0"], ids=["on", "off"])
+def test_a_doctor_has_the_contracted_names_also_when_switched_off(switch: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    monkeypatch.setenv("NNDOCTOR", switch)
+    model = torch.nn.Linear(2, 2)
+    with nndoctor.wrap(model, torch.optim.SGD(model.parameters(), lr=0.1), ui="off") as doctor:
+        assert [name for name in DOCTOR_NAMES if not hasattr(doctor, name)] == []
