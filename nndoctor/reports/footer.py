@@ -130,6 +130,7 @@ class FooterDisplay:
         self._drawn_size = Size(0, 0)
         self._drawn_at = self._renewed_at = self._big_at = -1e9
         self._asked_at = -1e9
+        self._calming = False  # more rows are held than needed, until it is sure that they will not be
         self._lines: list[str] = []
         self._closed = False
         self._stop = threading.Event()
@@ -177,7 +178,7 @@ class FooterDisplay:
             return
         now, size = self._clock(), self._tty.size()
         resized = size != self._drawn_size
-        waiting = self._state is not self._drawn_state or now - self._renewed_at >= RENEW_INTERVAL
+        waiting = self._state is not self._drawn_state or self._calming or now - self._renewed_at >= RENEW_INTERVAL
         if not resized and not (waiting and now - self._drawn_at >= REDRAW_INTERVAL):
             return
         if not self._tty.foreground():
@@ -210,9 +211,8 @@ class FooterDisplay:
         wanted = min(room, panel_rows(state, size.columns)) if room else 0
         if wanted >= self._region.rows:
             self._big_at = now
-        elif now - self._big_at < CALM_DOWN:
-            return min(room, self._region.rows)
-        return wanted
+        self._calming = wanted < self._region.rows and now - self._big_at < CALM_DOWN
+        return min(room, self._region.rows) if self._calming else wanted
 
     def _last_words(self, final: Diagnosis | None, size: Size) -> str:
         """The last panel and the verdict as lines like anybody's; they stay in the scrollback."""

@@ -155,11 +155,12 @@ class _Page:
         columns = 2 if self.width >= NARROW else 1
         curve_rows = math.ceil(len(state.curves) / columns)
         spare = self.height - 3 - len(tail) - min(len(found), 8)
-        tall = max(1, min(8, spare // max(1, curve_rows) - 1))
-        room = max(1, self.height - 3 - len(tail) - curve_rows * (tall + 1))
+        tall = min(8, spare // max(1, curve_rows) - 1)
+        pictures = self.charts(columns, tall) if tall >= 2 else rows.curve_rows()
+        room = max(1, self.height - 3 - len(tail) - len(pictures))
         if len(found) > room:
             found = [*found[: room - 1], Text(f"   and {len(found) - room + 1} more rows: press f", style="dim")]
-        return [*self.charts(columns, tall), *tail, *found, rows.status(hint=False)]
+        return [*pictures, *tail, *found, rows.status(hint=False)]
 
     def charts(self, columns: int, tall: int) -> list[Text]:
         curves = self.scene.state.curves
@@ -235,7 +236,7 @@ class _Page:
         """The layers as a table, those to look at first on top."""
         history = self.scene.history
         measured = set(history.measured())
-        columns = [(name, title) for name, title in LAYER_COLUMNS if name in measured][: max(1, (self.width - 34) // 10)]
+        columns = [(name, title) for name, title in LAYER_COLUMNS if name in measured][: max(1, (self.width - 28) // 10)]
         if not columns:
             return [Text(""), Text(" No layer has been measured yet.", style="dim")]
         table = {name: np.asarray(history.latest(name), dtype=float) for name, _ in columns}
