@@ -77,8 +77,11 @@ def part_imported(name: str) -> str | None:
         return "torch"
     if parts[0] != "nndoctor":
         return None
-    home = PACKAGE / parts[1] if len(parts) > 1 else PACKAGE
-    return row_of(parts[1]) if home.is_dir() or (home.with_suffix(".py").is_file() and home != PACKAGE) else "nndoctor"
+    if len(parts) == 1:
+        return "nndoctor"
+    home = PACKAGE / parts[1]
+    is_module = home.is_dir() or home.with_suffix(".py").is_file()
+    return row_of(parts[1]) if is_module else "nndoctor"
 
 
 FILES = sorted(path for path in PACKAGE.rglob("*.py") if "_rulesets" not in path.parts)
