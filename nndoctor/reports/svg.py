@@ -74,7 +74,7 @@ def sparkline(values: Sequence[float], *, threshold: float | None = None, mark: 
     """
     ys = np.asarray(values, float)
     finite = ys[np.isfinite(ys)]
-    name = escape(label or "no values")
+    name = escape(clean(label or "no values"))
     if not finite.size:
         return Markup('<svg class="spark" viewBox="0 0 120 30" role="img" aria-label="{}"></svg>').format(name)
     shown = finite
@@ -92,7 +92,8 @@ def sparkline(values: Sequence[float], *, threshold: float | None = None, mark: 
     if threshold is not None and math.isfinite(threshold):
         y = 27 - _scaled(np.array([threshold]), low, high, 24, log)[0]
         out.append(f'<path class="limit" d="M0 {y:.4g}h120"/>')
-    out.append(f'<path class="curve" d="{path(xs, 27 - _scaled(ys, low, high, 24, log))}"/></svg>')
+    kind = "curve lone" if finite.size == 1 else "curve"
+    out.append(f'<path class="{kind}" d="{path(xs, 27 - _scaled(ys, low, high, 24, log))}"/></svg>')
     return Markup("".join(out))
 
 
@@ -123,7 +124,8 @@ def plot(chart: Chart) -> Markup:
         xs = _scaled(line.steps.astype(float), x_low, x_high, WIDTH)
         out.append(_area(xs, y_at(line.low), y_at(line.high), position))
         thin_x, thin_y = _thin(xs, y_at(line.mean), POINTS)
-        out.append(f'<path class="curve s{position % 6}" d="{path(thin_x, thin_y)}"/>')
+        lone = " lone" if line.finite.size == 1 else ""
+        out.append(f'<path class="curve s{position % 6}{lone}" d="{path(thin_x, thin_y)}"/>')
     return Markup("".join([*out, "</svg>"]))
 
 
@@ -175,7 +177,7 @@ def row_axis(names: Sequence[str], most: int = 40, width: int = 26) -> Markup:
 
 def share_bar(shares: Sequence[tuple[str, float]], label: str) -> Markup:
     """One horizontal bar divided into (class name, share of 1) parts."""
-    out = [f'<svg class="sharebar" viewBox="0 0 1000 10" preserveAspectRatio="none" role="img" aria-label="{escape(label)}">']
+    out = [f'<svg class="sharebar" viewBox="0 0 1000 10" preserveAspectRatio="none" role="img" aria-label="{escape(clean(label))}">']
     left = 0.0
     for name, share in shares:
         width = max(share, 0.0) * 1000

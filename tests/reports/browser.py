@@ -8,6 +8,7 @@ import os
 import select
 import shutil
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,6 +20,15 @@ FLAGS = (
     "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
     "--disable-component-update", "--disable-sync", "--disable-default-apps", "--hide-scrollbars", "--remote-debugging-pipe",
 )  # fmt: skip
+
+
+ON_THREE_AND_FOUR = """
+import fcntl, os, sys
+read, write = (fcntl.fcntl(int(number), fcntl.F_DUPFD, 10) for number in sys.argv[1:3])
+os.dup2(read, 3), os.dup2(write, 4), os.close(read), os.close(write)
+os.execv(sys.argv[3], sys.argv[3:])
+"""
+"""Chromium talks on file descriptors 3 and 4; a shell cannot move descriptors above 9 there."""
 
 
 def chromium() -> str | None:
@@ -36,9 +46,8 @@ class Browser:
         self.patience = patience
         to_read, self._write = os.pipe()
         self._read, to_write = os.pipe()
-        command = f'exec "$0" "$@" 3<&{to_read} 4>&{to_write}'
         self._process = subprocess.Popen(
-            ["sh", "-c", command, executable, *FLAGS, f"--user-data-dir={profile}", "about:blank"],
+            [sys.executable, "-c", ON_THREE_AND_FOUR, str(to_read), str(to_write), executable, *FLAGS, f"--user-data-dir={profile}", "about:blank"],
             pass_fds=(to_read, to_write),
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,

@@ -129,6 +129,7 @@
   const steps = (value) => Math.round(value).toString().replace(/\B(?=(\d{3})+$)/g, "\u202f");
 
   /* -- charts --------------------------------------------------------------------------------------------------- */
+  const whole = [...Array(16).keys()].flatMap((power) => [1, 2, 5].map((factor) => factor * 10 ** power));
   const plots = new Map();          // group -> the plots that zoom together
   const sync = uPlot.sync("run");
 
@@ -157,7 +158,7 @@
       const stroke = () => colour("s" + (index % 6));
       const at = series.length;
       const edge = { stroke: "transparent", width: 0, points: { show: false }, spanGaps: true };
-      series.push({ ...edge }, { ...edge }, { label: line.label, stroke, width: 1.6, spanGaps: item.lines.length > 1, points: { show: item.steps.length < 3 ? true : undefined, size: 5, stroke, fill: stroke } });
+      series.push({ ...edge }, { ...edge }, { label: line.label, stroke, width: 1.6, spanGaps: item.lines.length > 1, points: { ...(line.mean.filter((v) => v != null).length < 3 ? { show: true } : {}), size: 6, stroke, fill: stroke } });
       bands.push({ series: [at + 1, at], fill: () => colour("s" + (index % 6)) + "2e" });
     });
     if (item.reference) series.push({ label: item.reference[0], stroke: () => colour("soft"), width: 1.2, dash: [5, 4], points: { show: false } });
@@ -167,7 +168,7 @@
       width: host.clientWidth, height: host.clientHeight, series, bands, legend: { show: false }, padding: [8, 16, 0, 0],
       scales: { x: { time: false, range: (u, low, high) => (low === high ? [low - 0.5, high + 0.5] : [low, high]) }, y: { distr: item.log ? 3 : 1, range: (u, low, high) => airy(low, high, item.log) } },
       axes: [
-        { ...axis, size: 22, gap: 4, space: 80, values: (u, values) => values.map((v) => (Number.isInteger(v) ? steps(v) : "")) },
+        { ...axis, size: 22, gap: 4, space: 80, incrs: whole, values: (u, values) => values.map((v) => (Number.isInteger(v) ? steps(v) : "")) },
         { ...axis, size: 58, gap: 6, space: 28, ...(item.log ? { splits: decades, filter: keep, grid: { ...axis.grid, filter: keep } } : {}), values: (u, values) => values.map((v) => (v == null ? "" : quantity(v, item.unit))) },
       ],
       cursor: { drag: { x: true, y: false }, points: { size: 6, show: true }, ...(group === "run" ? { sync: { key: sync.key, scales: ["x", null] } } : {}) },
@@ -238,7 +239,7 @@
       };
       const move = (to) => {
         const index = Math.min(Math.max(to, 0), last);
-        u.setCursor({ left: u.valToPos(u.data[0][index], "x"), top: u.bbox.height / devicePixelRatio / 2 });
+        u.setCursor({ left: u.valToPos(u.data[0][index], "x"), top: u.bbox.height / devicePixelRatio / 2 }, true, true);
       };
       const act = { ArrowLeft: () => move(at - jump), ArrowRight: () => move(at + jump), Home: () => move(0), End: () => move(last), "+": () => zoom(0.5), "=": () => zoom(0.5), "-": () => zoom(2),
         0: () => u.setScale("x", { min: item.range[0], max: item.range[1] }) }[event.key];
@@ -267,7 +268,6 @@
     host.setAttribute("aria-label", still.getAttribute("aria-label"));
     if (!plots.has(group)) plots.set(group, []);
     plots.get(group).push({ u });
-    if (group === "run") sync.sub(u);
     keyboard(host, u, item);
     redraw.push(() => u.redraw(false));
     new ResizeObserver(() => { if (host.clientWidth) u.setSize({ width: host.clientWidth, height: host.clientHeight }); }).observe(host);
@@ -299,7 +299,7 @@
       const rows = map.rows.length;
       const width = box.querySelector(".heat-live").clientWidth;
       const left = Math.min(170, Math.round(width * 0.3));
-      const row = Math.max(1, Math.min(18, rows <= 40 ? 18 : Math.floor(720 / rows) || 1));
+      const row = Math.min(18, 720 / rows);
       return { rows, columns: map.edges.length - 1, left, row, width: width - left, height: row * rows };
     };
     const draw = () => {
@@ -322,7 +322,7 @@
       ctx.scale(ratio, ratio);
       ctx.fillStyle = colour("faint");
       ctx.fillRect(g.left, 0, g.width, g.height);
-      ctx.imageSmoothingEnabled = false;
+      ctx.imageSmoothingEnabled = g.row < 1;
       ctx.drawImage(small, g.left, 0, g.width, g.height);
       labels(ctx, g);
       for (const [, first, , tone] of data.bands) {     // the step at which each root cause began
@@ -342,10 +342,10 @@
       ctx.textBaseline = "middle";
       ctx.textAlign = "right";
       const every = Math.max(1, Math.ceil(13 / g.row));
-      for (let row = 0; row < g.rows; row += every) {
+      for (let row = 0; row < g.rows && (row + 0.5) * g.row < g.height; row += every) {
         const now = pointed && pointed[0] === row;
         ctx.fillStyle = colour(now ? "ink" : "soft");
-        ctx.fillText(fitted(ctx, data.layers[map.rows[row]], g.left - 10), g.left - 8, (row + 0.5) * g.row + 0.5);
+        ctx.fillText(fitted(ctx, data.layers[map.rows[row]], g.left - 10), g.left - 8, Math.max((row + 0.5) * g.row + 0.5, 6));
       }
       ctx.fillStyle = colour("soft");
       ctx.textAlign = "left";

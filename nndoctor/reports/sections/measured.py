@@ -52,11 +52,8 @@ def sampling(view: RunView) -> str:
     name = next((name for name in ("grad.norm", "update.ratio", "act.std") if name in view.history.measured()), None)
     if name is None:
         return ""
-    steps = view.history.tail(name)[0]
-    if len(steps) < 2:
-        return f"layers were measured at {len(steps)} step{'s' * (len(steps) != 1)}"
-    distance = median(np.diff(steps))
-    return "layers were measured at every step" if distance == 1 else f"layers were measured about every {number(distance)} steps"
+    count, steps = view.history.series(name).count, view.history.step
+    return f"layers were measured at {whole_number(count)} of {whole_number(steps)} steps" if count < steps else "layers were measured at every step"
 
 
 def gaps(view: RunView) -> str:

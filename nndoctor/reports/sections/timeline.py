@@ -6,8 +6,10 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
+
 from nndoctor.history import History
-from nndoctor.reports.charts import Chart, Line, median, plain_name, run_line, spread_line
+from nndoctor.reports.charts import Band, Chart, Line, median, plain_name, run_line, spread_line
 from nndoctor.reports.sections.common import bands
 from nndoctor.reports.view import RunView
 from nndoctor.signals import OBSERVED_PREFIX
@@ -19,9 +21,10 @@ OBSERVED_CHARTS = 8
 def build(view: RunView) -> Mapping[str, Any]:
     history = view.history
     marked = bands(view)
+    broken = not_finite(history)
     span = (1, history.step) if history.step else None
     charts = [
-        Chart("loss", "Loss", _lines(run_line(history, "loss"), run_line(history, "val.loss", "validation loss")), reference=_chance(history)),
+        Chart("loss", "Loss", _lines(run_line(history, "loss"), run_line(history, "val.loss", "validation loss")), bands=broken, reference=_chance(history)),
         Chart("lr", "Learning rate", _lines(run_line(history, "lr", "learning rate"))),
         Chart("gradients", "Gradient norm", _gradient_lines(history)),
         Chart(
@@ -37,7 +40,31 @@ def build(view: RunView) -> Mapping[str, Any]:
         Chart(f"observed{place}", plain_name(name), _lines(run_line(history, name)), note="as observed")
         for place, name in enumerate(observed[:OBSERVED_CHARTS])
     ]
-    return {"charts": [replace(chart, bands=marked, span=span) for chart in charts if chart.lines], "bands": marked, "unshown": observed[OBSERVED_CHARTS:]}
+    drawn = [replace(chart, bands=(*marked, *chart.bands), span=span) for chart in charts if chart.lines]
+    return {"charts": drawn, "bands": (*marked, *broken), "unshown": observed[OBSERVED_CHARTS:]}
+
+
+def not_finite(history: History) -> tuple[Band, ...]:
+    """The stretches of steps in which the loss was NaN or infinite, the first few."""
+    found: set[int] = set()
+    known: set[int] = set()
+    for name in ("loss", "loss.nonfinite"):
+        if name in history.measured():
+            whole = history.whole(name)
+            high = whole.high[:, 0]
+            bad = np.isinf(whole.mean[:, 0]) | np.isinf(high) if name == "loss" else high > 0
+            known.update(whole.steps.tolist())
+            found.update(whole.steps[bad].tolist())
+    order = sorted(known)
+    stretches: list[list[int]] = []
+    for index, step in enumerate(order):
+        if step in found:
+            end = order[index + 1] - 1 if index + 1 < len(order) else history.step
+            if stretches and stretches[-1][1] + 1 >= step:
+                stretches[-1][1] = end
+            else:
+                stretches.append([step, end])
+    return tuple(Band("loss is not finite", first, last, "critical") for first, last in stretches[:4])
 
 
 def _lines(*lines: Line | None) -> tuple[Line, ...]:

@@ -59,7 +59,7 @@ def watched(view: RunView) -> str:
     count = view.diagnosis.rules - len({item.rule for item in view.diagnosis.not_examined})
     layers = len(view.targets.layers)
     said = f"{count} rule{'s' * (count != 1)} watched {whole_number(layers)} layer{'s' * (layers != 1)}"
-    return ", ".join(part for part in (said, sampling(view), overhead(view) and f"the doctor took {overhead(view)}") if part) + "."
+    return "; ".join(part for part in (said, sampling(view), overhead(view) and f"the doctor took {overhead(view)}") if part) + "."
 
 
 def about(view: RunView) -> list[str]:
