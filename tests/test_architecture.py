@@ -30,7 +30,7 @@ MAY_IMPORT = {
     "lab": {"lab", "signals", "discovery", "torch"},
     "worker": {"frames", "rules", "reports", "record", "findings", "signals"},
     "reporting": {"rules", "reports", "record", "history", "findings", "signals"},
-    "doctor": {"worker", "reporting", "probes", "rules", "reports", "signals", "findings", "history", "record", "discovery", "interpose", "frames", "budget", "torch"},
+    "doctor": {"nndoctor", "worker", "reporting", "probes", "rules", "reports", "signals", "findings", "history", "record", "discovery", "interpose", "frames", "budget", "torch"},
     "attach": {"doctor", "discovery", "interpose", "torch"},
     "cli": {"cli", *PUBLIC},
     "integrations": {*PUBLIC, "torch"},
