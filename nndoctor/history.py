@@ -380,20 +380,28 @@ class History:
         step = frame.step
         if step < self.step:
             raise ValueError(f"frames must come in order of steps: got step {step} after step {self.step}")
-        known = self._series
+        for series, values in self._fitting(frame):
+            series.append(step, values)
+        self.step, self.time, self.epoch = step, frame.time, frame.epoch
+
+    def _fitting(self, frame: Frame) -> list[tuple[Series, Values]]:
+        """The series of each array of a frame; all are looked at before the first is appended."""
+        pairs, known = [], self._series
         for name, values in frame.values.items():
             series = known.get(name)
             if series is None:
                 if name not in self.catalogue:
-                    raise ValueError(f"step {step}: the frame holds {name!r}, which is not in the catalogue of signals")
+                    raise ValueError(
+                        f"step {frame.step}: the frame holds {name!r}, which is not in the catalogue of signals"
+                    )
                 series = self.series(name)
             if len(values) > series.size:
                 raise ValueError(
-                    f"step {step}: {name!r} has {len(values)} values for {series.size} {self._axes[name]} targets; "
-                    "call grow() with the new targets first"
+                    f"step {frame.step}: {name!r} has {len(values)} values for {series.size} {self._axes[name]} "
+                    "targets; call grow() with the new targets first"
                 )
-            series.append(step, values)
-        self.step, self.time, self.epoch = step, frame.time, frame.epoch
+            pairs.append((series, values))
+        return pairs
 
     def latest(self, name: str) -> Values | None:
         """The newest value of every target, NaN where it was never measured; None if the signal never was."""

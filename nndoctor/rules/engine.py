@@ -18,7 +18,7 @@ from nndoctor.findings import Diagnosis, Finding, Fix, NotExamined, ProbeFailure
 from nndoctor.history import History
 from nndoctor.rules.baselines import baselines_of
 from nndoctor.rules.evaluation import Cell, Graph, Source, depth_order, matching
-from nndoctor.rules.evidence import Witness, witnesses_of
+from nndoctor.rules.evidence import Witness, testimony, witnesses_of
 from nndoctor.rules.explaining import explained
 from nndoctor.rules.expression import Expression
 from nndoctor.rules.functions import UNKNOWN, Array, Value
@@ -240,7 +240,7 @@ class _Watch:
         )  # steps the condition held; -1: it did not
         self._ended: Array = _grown(None if fresh else self._ended, size, -1.0)
         self._before: Array = _grown(None if fresh else self._before, size, UNKNOWN)
-        if scope != "run" and (fresh or size > have):
+        if fresh or size > have:
             self._excluded = matching(self.rule.excluded, scope, targets) if self.rule.excluded else []
             self._order = depth_order(targets) if scope == "layer" else np.arange(size)
 
@@ -249,9 +249,12 @@ class _Watch:
         changed = self._when.changed_since(frame) or (self._clear is not None and self._clear.changed_since(frame))
         if not changed and rule.on_missing == "skip":
             return False
-        steps = self._clock.steps
-        since = step - self._judged_step
-        return (not self._judged_frame or since >= steps(rule.every)) and step > steps(rule.warmup)
+        if self._judged_frame and step - self._judged_step < self._steps(rule.every):
+            return False
+        return rule.warmup.amount == 0.0 or step > self._steps(rule.warmup)
+
+    def _steps(self, duration: Duration) -> float:
+        return duration.amount if duration.unit == "steps" else self._clock.steps(duration)
 
     def judge(self, step: int) -> bool:
         """Move the state of every target; True if the finding changed."""
@@ -280,22 +283,22 @@ class _Watch:
 
     def _settled(self, verdict: Value) -> Array:
         """The verdict per target, what is missing settled by ``on_missing``, excluded targets unknown."""
-        values = np.array(np.broadcast_to(np.asarray(verdict, np.float64), self._active.shape))
+        values = np.full(len(self._active), verdict) if isinstance(verdict, float) else verdict.copy()
         unknown = np.isnan(values)
-        self.examined |= not bool(unknown.all())
+        self.examined = self.examined or not bool(unknown.all())
         if self.rule.on_missing == "fire":
             values[unknown] = 1.0
         elif self.rule.on_missing == "hold":
             values[unknown] = self._before[unknown]
         self._before = values.copy()
-        if self.rule.scope != "run" and self._excluded:
+        if self._excluded:
             values[self._excluded] = UNKNOWN
         return values
 
     def _begin(self, holds: NDArray[np.bool_], unknown: NDArray[np.bool_], since: int) -> bool:
         longer = np.where(self._held >= 0.0, self._held + since, 0.0)
         self._held = np.where(holds, longer, np.where(unknown, self._held, -1.0))
-        fires = holds & ~self._active & (self._held >= self._clock.steps(self.rule.hold))
+        fires = holds & ~self._active & (self._held >= self._steps(self.rule.hold))
         if not fires.any():
             return False
         self._active = self._active | fires
@@ -309,13 +312,13 @@ class _Watch:
         if self._clear is None:
             over = values == 0.0
         else:
-            clear = np.broadcast_to(np.asarray(self._clear.get(), np.float64), values.shape)
+            clear = self._clear.get()
             over, unknown = (clear == 1.0) & (values != 1.0), unknown & np.isnan(clear)
         longer = np.where(self._ended >= 0.0, self._ended + since, 0.0)
         self._ended = np.where(over, longer, np.where(unknown, self._ended, -1.0))
         before = self._over
         self._over = self._active & (over | (unknown & before))
-        done = self._over & over & (self._ended >= self._clock.steps(self.rule.keep))
+        done = self._over & over & (self._ended >= self._steps(self.rule.keep))
         if done.any():
             self._active = self._active & ~done
             self._over = self._over & ~done
@@ -360,7 +363,7 @@ class _Watch:
             return _at(self._cell(expression), axis, indices)
 
         old = before.evidence if before is not None else ()
-        evidence = [w.testify(axis, indices, names, first_step, step, old) for w in self._witnesses]
+        evidence = testimony(self._witnesses, lambda w: w.testify(axis, indices, names, first_step, step, old))
         return Finding(
             rule=rule.id,
             diagnosis=rule.diagnosis,
@@ -371,7 +374,7 @@ class _Watch:
             last_step=step,
             state=state,
             message=rule.message.fill(value, targets),
-            evidence=tuple(e for e in evidence if e is not None),
+            evidence=evidence,
             fixes=tuple(self._fix(index, axis, indices, targets) for index in range(len(rule.fixes))),
         )
 

@@ -20,6 +20,7 @@ from nndoctor.rules.expression import REDUCERS, Expression, Levels
 from nndoctor.rules.functions import UNKNOWN, Array, Value
 from nndoctor.signals import Axis, Frame, Targets
 
+_FOR_CURVES = 10  # frames between samples of a record that is only looked at
 _CATCH_UP = 128  # samples after which a remembering cell that nobody asks is fed, long before the ring forgets them
 
 
@@ -47,14 +48,17 @@ class Cell:
         now = self._graph.now
         if self._seen != now:
             self._seen = now
-            computed = self._computed
-            if computed < 0 or any(source.stamp > computed for source in self.sources):
+            if self._computed < 0 or self.changed_since(self._computed):
                 self._computed = now
                 self._value = self._compute()
         return self._value
 
     def changed_since(self, frame: int) -> bool:
-        return any(source.stamp > frame for source in self.sources)
+        # a loop, not any(): this is asked hundreds of times per frame
+        for source in self.sources:  # noqa: SIM110
+            if source.stamp > frame:
+                return True
+        return False
 
     def forget(self) -> None:
         """Compute anew when next asked, as after the targets grew."""
@@ -129,12 +133,25 @@ class Graph:
         if derived is None:
             series = Series(self.history.targets.size(expression.axis), tail=self.history.tail_length(expression.axis))
             derived = self._derive(expression, series)
+        derived.every = 1  # a function over time rests on it: each sample counts
         return derived.series, derived.source
 
     def keep(self, name: str, expression: Expression) -> None:
-        """Keep `expression` in the history under `name`, a signal that its catalogue knows."""
+        """Keep `expression` in the history under `name`, a signal that its catalogue knows.
+
+        Every tenth sample of it, unless a function over time needs them all: enough for a curve.
+        """
         if expression.key not in self._derived and expression.operation not in ("signal", "record"):
-            self._derive(expression, self.history.series(name))
+            self._derive(expression, self.history.series(name)).every = _FOR_CURVES
+
+    def curve(self, expression: Expression) -> Series | None:
+        """The samples of `expression` as far as they are kept anyway."""
+        while expression.operation == "record":
+            expression = expression.arguments[0]
+        if expression.operation == "signal":
+            return self.history.series(expression.name)
+        derived = self._derived.get(expression.key)
+        return None if derived is None else derived.series
 
     def _derive(self, expression: Expression, series: Series) -> _Derived:
         derived = _Derived(self, self.cell(expression), series, Source(expression.key))
@@ -209,6 +226,9 @@ class Graph:
         if e.operation in ("arithmetic", "compare"):
             table = functions.ARITHMETIC if e.operation == "arithmetic" else functions.COMPARISONS
             function, left, right = table[e.name], parts[0].get, parts[1].get
+            if e.arguments[1].operation == "number":
+                number = e.arguments[1].number
+                return lambda: function(left(), number)
             return lambda: function(left(), right())
         if e.operation in ("over", "depth_slope", "first_layer", "last_layer", "of_layer", "to_param"):
             return self._across_targets(e, parts[0])
@@ -258,17 +278,25 @@ class _Feed:
 class _Derived(_Feed):
     """The samples of a computed value: one for each frame that changed it."""
 
-    __slots__ = ("_cell", "_graph", "series", "source")
+    __slots__ = ("_cell", "_fed", "_graph", "every", "series", "source")
 
     def __init__(self, graph: Graph, cell: Cell, series: Series, source: Source) -> None:
         self._graph, self._cell, self.series, self.source = graph, cell, series, source
+        self.every, self._fed = 1, -_FOR_CURVES
 
     def feed(self, now: int) -> None:
-        if not any(source.stamp == now for source in self._cell.sources):
+        if now - self._fed < self.every or not self._cell.changed_since(now - self.every):
             return
-        values = np.atleast_1d(np.asarray(self._cell.get(), np.float32))
-        if np.isnan(values).all():
-            return
+        value = self._cell.get()
+        if isinstance(value, float):
+            if value != value:
+                return
+            values = np.array([value], np.float32)
+        else:
+            values = value.astype(np.float32)
+            if np.isnan(values).all():
+                return
+        self._fed = now
         self.series.append(self._graph.history.step, values)
         self.source.stamp = now
 
@@ -367,17 +395,23 @@ class _Ema(_Feed):
 class _Ever(_Feed):
     """True from the first time on that the condition was true."""
 
-    __slots__ = ("_graph", "_part", "_value", "source")
+    __slots__ = ("_done", "_graph", "_part", "_value", "source")
 
     def __init__(self, graph: Graph, part: Cell, source: Source) -> None:
         self._graph, self._part, self.source = graph, part, source
         self._value = np.empty(0)
+        self._done = False  # true for the run: nothing can change it any more
         self.grow()
 
     def feed(self, now: int) -> None:
-        if not any(source.stamp == now for source in self._part.sources):
+        if self._done or not self._part.changed_since(now - 1):
             return
-        value = np.fmax(self._value, self._part.get())
+        fresh = self._part.get()
+        if isinstance(fresh, float):
+            if fresh != fresh or fresh == self._value[0]:
+                return
+            self._done = fresh == 1.0
+        value = np.fmax(self._value, fresh)
         if not np.array_equal(value, self._value, equal_nan=True):
             self._value = value
             self.source.stamp = now

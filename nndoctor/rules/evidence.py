@@ -26,10 +26,18 @@ class Witness:
     """One line of evidence for one rule: reads a value, its threshold and the curve behind it."""
 
     def __init__(
-        self, text: str, expression: Expression, graph: Graph, cell: Cell, threshold: Cell | None, comparison: str
+        self,
+        text: str,
+        expression: Expression,
+        graph: Graph,
+        cell: Cell,
+        *,
+        threshold: Cell | None = None,
+        comparison: str = "",
+        holds: Cell | None = None,
     ) -> None:
-        self._text, self._expression, self._graph = text, expression, graph
-        self._cell, self._threshold, self._comparison = cell, threshold, comparison
+        self._text, self._cell, self._holds = text, cell, holds
+        self._threshold, self._comparison = threshold, comparison
         self._unit = unit_of(expression, graph)
         self._curve = curve_of(expression, graph)
 
@@ -42,12 +50,21 @@ class Witness:
         step: int,
         before: Sequence[Evidence],
     ) -> Evidence | None:
-        """The evidence at the first of the places where the rule fires; None where it has nothing to do with them."""
+        """The evidence at the first of the places where the rule fires.
+
+        None where it does not speak for the finding: it is unknown, belongs to other targets, or is the side of
+        an ``or`` that did not hold when the rule fired.
+        """
         if self._cell.axis not in ("run", axis) or (self._cell.axis != "run" and not indices):
+            return None
+        value = _value(self._cell, axis, indices)
+        if value != value:
             return None
         index = indices[0] if self._cell.axis != "run" else None
         target = None if index is None else names[index]
         old = next((e for e in before if e.signal == self._text and e.target == target), None)
+        if self._holds is not None and old is None and _value(self._holds, axis, indices) != 1.0:
+            return None
         if old is not None and step > first_step + STEPS_AROUND:
             steps, values = old.steps, old.values
         else:
@@ -56,7 +73,7 @@ class Witness:
         return Evidence(
             signal=self._text,
             target=target,
-            value=_value(self._cell, axis, indices),
+            value=value,
             threshold=None if threshold is None or threshold != threshold else threshold,
             comparison=self._comparison,
             unit=self._unit,
@@ -81,11 +98,11 @@ class Witness:
         else:
             return (), ()
         known = ~np.isnan(line)
-        return tuple(steps[known].tolist()), tuple(float(v) for v in line[known])
+        return tuple(steps[known].tolist()), tuple(line[known].tolist())
 
 
 def witnesses_of(rule: Rule, graph: Graph, cell: Callable[[Expression], Cell]) -> tuple[Witness, ...]:
-    """At most six: what the condition compares, then what the rule names as evidence, then the bare signals."""
+    """What the condition compares, then what the rule names as evidence, then the bare signals."""
     found: dict[str, Witness] = {}
     text = str(rule.texts.get("when", ""))
     for comparison in comparisons_of(rule.when):
@@ -94,12 +111,26 @@ def witnesses_of(rule: Rule, graph: Graph, cell: Callable[[Expression], Cell]) -
         if left.operation in ("number", "levels") and right.operation not in ("number", "levels"):
             left, right, symbol = right, left, _MIRRORED[symbol]
         shown = _slice(text, left)
-        found.setdefault(shown, Witness(shown, left, graph, cell(left), cell(right), symbol))
+        witness = Witness(
+            shown, left, graph, cell(left), threshold=cell(right), comparison=symbol, holds=cell(comparison)
+        )
+        found.setdefault(f"{shown} {symbol}", witness)
     named = [*rule.evidence, *((e.name, e) for e in rule.when.walk() if e.operation == "signal")]
     for shown, expression in named:
-        if not any(w == shown for w in found):
-            found[shown] = Witness(shown, expression, graph, cell(expression), None, "")
-    return tuple(found.values())[:MOST_WITNESSES]
+        found.setdefault(shown, Witness(shown, expression, graph, cell(expression)))
+    return tuple(found.values())
+
+
+def testimony(witnesses: Sequence[Witness], hear: Callable[[Witness], Evidence | None]) -> tuple[Evidence, ...]:
+    """What the witnesses say, each signal once, at most six of them."""
+    said: dict[tuple[str, str | None], Evidence] = {}
+    for witness in witnesses:
+        evidence = hear(witness)
+        if evidence is not None and (evidence.signal, evidence.target) not in said:
+            said[evidence.signal, evidence.target] = evidence
+        if len(said) == MOST_WITNESSES:
+            break
+    return tuple(said.values())
 
 
 def comparisons_of(expression: Expression) -> Iterator[Expression]:
@@ -113,10 +144,9 @@ def comparisons_of(expression: Expression) -> Iterator[Expression]:
 
 def curve_of(expression: Expression, graph: Graph) -> tuple[Series, str | None, float] | None:
     """The series behind a value, and how its targets are reduced to one line."""
-    if expression.operation in ("signal", "record"):
-        if expression.operation == "record" and not _has_signal(expression):
-            return None
-        return graph.series(expression)[0], None, 0.5
+    kept = graph.curve(expression)
+    if kept is not None:
+        return kept, None, 0.5
     if expression.operation == "over":
         inner = curve_of(expression.arguments[0], graph)
         reducer = REDUCERS[expression.name][0]
@@ -138,10 +168,6 @@ def unit_of(expression: Expression, graph: Graph) -> str:
     if keeps or (expression.operation in ("window", "over", "scalar") and reduced in _KEEPS_UNIT):
         return unit_of(expression.arguments[0], graph)
     return ""
-
-
-def _has_signal(expression: Expression) -> bool:
-    return any(e.operation == "signal" for e in expression.walk())
 
 
 def _slice(text: str, expression: Expression) -> str:
