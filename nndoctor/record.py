@@ -50,6 +50,7 @@ __all__ = [
     "find_run",
     "list_runs",
     "new_run_folder",
+    "run_folder_name",
     "storage_for",
 ]
 
@@ -470,10 +471,15 @@ def list_runs(root: Path) -> list[RunSummary]:
     )
 
 
-def new_run_folder(name: str, started: float, root: Path = RUN_ROOT) -> Path:
-    """A fresh folder ``<root>/<time>-<name>``, made; the name is reduced to what every file system takes."""
+def run_folder_name(name: str, started: float) -> str:
+    """``<time>-<name>``, the name reduced to what every file system takes."""
     plain = re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-.")[:60] or "run"
-    stem = f"{time.strftime('%Y%m%d-%H%M%S', time.localtime(started))}-{plain}"
+    return f"{time.strftime('%Y%m%d-%H%M%S', time.localtime(started))}-{plain}"
+
+
+def new_run_folder(name: str, started: float, root: Path = RUN_ROOT) -> Path:
+    """A fresh folder in `root`, made, with the name that `run_folder_name` gives and a number if that is taken."""
+    stem = run_folder_name(name, started)
     for attempt in range(1000):
         folder = root / (stem if attempt == 0 else f"{stem}-{attempt + 1}")
         with contextlib.suppress(FileExistsError):

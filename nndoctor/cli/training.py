@@ -1,0 +1,93 @@
+"""``nndoctor run`` and ``nndoctor demo``: the two commands that train. What they do is in ``run.py`` and ``demo.py``."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from nndoctor.cli.output import UsageError
+from nndoctor.cli.settings import UI_CHOICES, Value, load_settings
+
+PASS_THROUGH = {"allow_extra_args": True, "ignore_unknown_options": False, "allow_interspersed_args": False}
+"""Options end at the first word that is none: what follows belongs to the script."""
+
+UiOption = Annotated[
+    str | None, typer.Option(metavar="|".join(UI_CHOICES), help="The live panel.  [default: the setting ui]")
+]
+
+
+def run(
+    context: typer.Context,
+    rules: Annotated[
+        list[str] | None,
+        typer.Option("--rules", metavar="RULESET", help="core, a file or package:name; may be repeated."),
+    ] = None,
+    ui: UiOption = None,
+    budget: Annotated[
+        float | None, typer.Option(min=0.0, max=1.0, help="Share of the step time the doctor may cost.")
+    ] = None,
+    cadence: Annotated[
+        int | None, typer.Option(min=1, help="Measure every so many steps instead of by budget.")
+    ] = None,
+    run_dir: Annotated[Path | None, typer.Option(help="Folder of the run record.")] = None,
+    name: Annotated[str | None, typer.Option(help="Name of the run.  [default: the script's]")] = None,
+    report: Annotated[Path | None, typer.Option(help="Write a report there at the end.")] = None,
+) -> None:
+    """Run a training script with the doctor attached.
+
+    nndoctor run -- train.py --lr 0.1: the script stays as it is. The script's own exit code is passed through.
+    """
+    from nndoctor.cli.run import RunOptions, run_script
+
+    settings = load_settings()
+    options = RunOptions(
+        rules=tuple(rules) if rules else settings["rules"].value,
+        ui=checked_ui(ui, settings),
+        budget=settings["budget"].value if budget is None else budget,
+        cadence=settings["cadence"].value if cadence is None else cadence,
+        run_dir=run_dir if run_dir is not None else _configured_folder(context.args, name, settings),
+        name=name,
+        report=report,
+    )
+    raise typer.Exit(run_script(context.args, options))
+
+
+def demo(
+    case: Annotated[
+        str | None, typer.Argument(metavar="CASE", help="A case of the zoo, or a diagnosis; see --list.")
+    ] = None,
+    steps: Annotated[int | None, typer.Option(help="Optimizer steps of each run.")] = None,
+    ui: UiOption = None,
+    out: Annotated[
+        Path | None, typer.Option("-o", "--out", help="Where the report goes.  [default: nndoctor-demo.html]")
+    ] = None,
+    list_cases: Annotated[bool, typer.Option("--list", help="List the cases and do nothing else.")] = False,
+) -> None:
+    """Watch a sick model being diagnosed and cured.
+
+    Trains it on real pictures, applies the doctor's own fix, and shows both runs in one report.
+    """
+    from nndoctor.cli.demo import demo as train_and_show
+
+    raise typer.Exit(train_and_show(case, steps, checked_ui(ui, load_settings()), out, list_cases))
+
+
+def checked_ui(given: str | None, settings: dict[str, Value]) -> str:
+    ui: str = settings["ui"].value if given is None else given
+    if ui not in UI_CHOICES:
+        raise UsageError(f"--ui: expected one of {', '.join(UI_CHOICES)}, got {ui!r}")
+    return ui
+
+
+def _configured_folder(arguments: list[str], name: str | None, settings: dict[str, Value]) -> Path | None:
+    """A new folder in the configured run root; None where nothing is configured: the doctor makes its own."""
+    root = settings["run_root"]
+    script = next((word for word in arguments if word not in ("--", "-m")), None)
+    if root.origin == "default" or script is None:
+        return None
+    from nndoctor.record import run_folder_name
+
+    return Path(root.value) / run_folder_name(name or Path(script).stem, time.time())

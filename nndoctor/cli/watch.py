@@ -1,0 +1,68 @@
+"""``nndoctor watch``: follow a run from another terminal; it reads the record and costs the training nothing."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from nndoctor.cli.diagnose import RunArgument
+from nndoctor.cli.output import UsageError, say, tell
+from nndoctor.cli.settings import run_root
+
+if TYPE_CHECKING:
+    from nndoctor.findings import RuleDocs
+
+
+def watch(
+    run: RunArgument = None,
+    once: Annotated[bool, typer.Option("--once", help="Show the run as it is now and end.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Show the run as it is now, as JSON, and end.")] = False,
+    reset: Annotated[
+        bool, typer.Option("--reset", help="Give the terminal back after a training that was killed, and end.")
+    ] = False,
+) -> None:
+    """Follow a run live from another terminal.
+
+    Any machine that sees the run's folder will do. q ends it; the training goes on.
+    """
+    if reset:
+        _reset()
+        return
+    from nndoctor.record import find_run
+    from nndoctor.reports import watch as screen
+
+    folder = find_run(run, run_root())
+    if json:
+        sys.stdout.write(screen.once(folder, as_json=True) + "\n")
+    elif once:
+        say(screen.once(folder, ascii=_is_ascii()))
+    else:
+        raise typer.Exit(screen.watch(folder, callbacks=screen.Callbacks(report=_write_report, explain=_docs_of)))
+
+
+def _reset() -> None:
+    from nndoctor.reports.terminal import reset_terminal
+
+    if not reset_terminal():
+        raise UsageError("there is no terminal here to reset: neither stderr nor stdout is one")
+    tell("The terminal scrolls over its full height again.")
+
+
+def _is_ascii() -> bool:
+    return not (sys.stdout.encoding or "").lower().replace("-", "").startswith("utf")
+
+
+def _write_report(folder: Path) -> Path:
+    from nndoctor.reporting import report_run
+
+    return report_run(folder, folder / "report.html")
+
+
+def _docs_of(rule: str) -> RuleDocs | None:
+    from nndoctor.cli.settings import setting
+    from nndoctor.rules import load_rulesets
+
+    return load_rulesets(setting("rules")).docs().get(rule)
