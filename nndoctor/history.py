@@ -162,7 +162,8 @@ class Series:
         ring_steps, ring = self.tail()
         begin = int(np.searchsorted(ring_steps, self.last_step - steps, side="right"))
         begin = max(0, min(begin, len(ring_steps) - at_least))
-        if begin == 0 and len(ring_steps) < self.count and len(ring_steps) and steps > self.last_step - ring_steps[0]:
+        dropped = len(ring_steps) < self.count and len(ring_steps) > 0
+        if dropped and ring_steps[0] > self.last_step - steps + 1:
             whole = self._whole()
             begin = int(np.searchsorted(whole[0], self.last_step - steps, side="right"))
             return Window(whole[0][begin:], whole[1][:, begin:], whole[2][:, begin:], whole[3][:, begin:])
