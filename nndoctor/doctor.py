@@ -666,7 +666,7 @@ class Doctor:
         self._budget.step_took(self.step, elapsed, own, bool(window.sampled))
         fresh.begun = begun
         fresh.own = perf_counter() - begun
-        self._speed.step(elapsed, own)
+        self._speed.step(elapsed, own, dense=self.step <= self._budget.dense)
         self._worker.pace = Pace(self._speed.steps_per_second, self._speed.overhead, self._loader.planned_steps)
 
     def _hand_over(self, payload: Payload, urgent: bool) -> None:
@@ -824,6 +824,7 @@ class Doctor:
             unseen.append(f"this torch lacks {', '.join(PROCESS.missing)}: what they tell was not measured")
         self.facts["unseen"] = unseen
         self.facts["overhead"] = self._speed.overhead
+        self.facts["overhead_of_the_first_steps"] = self._speed.dense_overhead
         self.facts["cadences"] = {tier: self._budget.every(tier) for tier in self._budget.tiers}
         self.facts["switched_off"] = list(self._budget.switched_off())
         self.facts["dropped_frames"] = self._worker.dropped + (self._worker.writer.dropped if self._worker.writer else 0)
@@ -951,21 +952,38 @@ class _LoaderState:
 
 
 class _Speed:
-    """Steps per second and the doctor's share, smoothed over about a hundred steps."""
+    """Steps per second over about the last hundred steps, and the doctor's share of the time.
+
+    The first steps, all of which are measured, would hide what the doctor costs from then on; their
+    share is kept apart.
+    """
 
     def __init__(self) -> None:
         self.steps_per_second: float | None = None
-        self.overhead: float | None = None
-        self._elapsed = self._own = 0.0
-        self._steps = 0.0
+        self._recent = self._recent_steps = 0.0
+        self._elapsed = {True: 0.0, False: 0.0}
+        self._own = {True: 0.0, False: 0.0}
 
-    def step(self, elapsed: float, own: float) -> None:
-        self._steps = 0.99 * self._steps + 1
-        self._elapsed = 0.99 * self._elapsed + elapsed
-        self._own = 0.99 * self._own + own
-        if self._elapsed > 0:
-            self.steps_per_second = self._steps / self._elapsed
-            self.overhead = self._own / self._elapsed
+    def step(self, elapsed: float, own: float, *, dense: bool) -> None:
+        self._recent_steps = 0.99 * self._recent_steps + 1
+        self._recent = 0.99 * self._recent + elapsed
+        self._elapsed[dense] += elapsed
+        self._own[dense] += own
+        if self._recent > 0:
+            self.steps_per_second = self._recent_steps / self._recent
+
+    def _share(self, dense: bool) -> float | None:
+        return self._own[dense] / self._elapsed[dense] if self._elapsed[dense] > 0 else None
+
+    @property
+    def overhead(self) -> float | None:
+        """Wall time of the doctor's blocks over step time, since the first dense steps ended; None before."""
+        return self._share(False)
+
+    @property
+    def dense_overhead(self) -> float | None:
+        """The same over the first steps, every one of which is measured."""
+        return self._share(True)
 
 
 def _worst(one: Contract, other: Contract) -> Contract:
