@@ -229,7 +229,8 @@ def _tensor_bytes() -> int:
     gc.collect()
     storages = {}
     for thing in gc.get_objects():
-        if isinstance(thing, torch.Tensor) and thing.layout == torch.strided:
+        # issubclass: isinstance asks the lazy proxies among all objects for their class, which imports or warns
+        if issubclass(type(thing), torch.Tensor) and thing.layout == torch.strided:
             storage = thing.untyped_storage()
             storages[storage.data_ptr()] = storage.nbytes()
     return sum(storages.values())
@@ -422,6 +423,9 @@ def main() -> None:
         print(f"{WORKLOADS[name].title}: {options.pairs} pairs of {WORKLOADS[name].block} steps", file=sys.stderr, flush=True)
         results[name] = measure(name, options.pairs, None if options.core < 0 else options.core, options.control)
     print(markdown(results))
+    for result in results.values():
+        parts = ", ".join(f"{tier} {100 * part:.2f} %" for tier, part in result.own_by_tier.items())
+        print(f"\n{result.title}, own blocks: {parts or 'not booked'}; resident {result.resident_kib / 1024:+.0f} MiB")
     if options.write:
         write_results(results)
 
