@@ -22,6 +22,7 @@ from nndoctor.probes.functional import (
 from nndoctor.probes.samples import Samples, scattered
 from nndoctor.probes.stats import (
     first_floating,
+    full_sum,
     plain_tensor,
     saturated_rows,
     saturated_units,
@@ -201,6 +202,8 @@ class ActivationProbe:
             hooks.after(place, self._layer_ended)
 
     def _end_step(self) -> None:
+        if not self._hooks:
+            return
         self._hooks.remove()
         self._fused_hooks.remove()
         self._mode.leave()
@@ -288,7 +291,7 @@ class ActivationProbe:
         unit_dim = unit_dimension(tensor.ndim, self._step.channels_first)
         sample = self._samples.take(number, turn, tensor, unit_dim, self._phase)
         if sample is not None:
-            self._measure_activation(number, tensor, sample, unit_dim)
+            self._samples.watch(tensor.device, self._measure_activation(number, tensor, sample, unit_dim))
 
     def _turn(self, number: int, calls: int) -> int | None:
         """Which of the measured calls this is, None if it is left out: they are spread over as many as there were last time."""
@@ -296,22 +299,28 @@ class ActivationProbe:
         turn, rest = divmod(calls, every)
         return turn if turn < MEASURED_CALLS and rest == self._sampled_steps % every else None
 
-    def _measure_activation(self, number: int, tensor: torch.Tensor, sample: torch.Tensor, unit_dim: int | None) -> None:
+    def _measure_activation(
+        self, number: int, tensor: torch.Tensor, sample: torch.Tensor, unit_dim: int | None
+    ) -> torch.Tensor:
+        """Find dead and saturated units; a scalar that is not finite if any element of `tensor` is not."""
         nature = self._natures[number]
         activation = nature.activation
         if activation is None:
-            return
+            return full_sum(tensor)
         if activation.can_die and unit_dim is not None:
             positions_are_samples = unit_dim == tensor.ndim - 1
             samples = tensor.numel() // tensor.shape[unit_dim] if positions_are_samples else tensor.shape[0]
-            self._units.add(number, unit_maximum(tensor, unit_dim), samples)
-        elif activation.limits is not None:
+            maxima = unit_maximum(tensor, unit_dim)
+            self._units.add(number, maxima, samples)
+            return full_sum(maxima)  # a ReLU hands NaN and infinity on to the maximum, and has no minus infinity
+        if activation.limits is not None:
             self._step.saturated.setdefault(number, []).append(saturated_units(sample, activation.limits))
         elif activation.softmax and tensor.ndim >= 3:  # of two dimensions: a classifier's answer, which may be sure
             dim = softmax_dimension(tensor.ndim, nature.softmax_dim) % tensor.ndim
             if tensor.shape[dim] > 1:
                 part = tensor[:: -(-tensor.numel() // SOFTMAX_ELEMENTS)] if dim != 0 else tensor
                 self._step.saturated.setdefault(number, []).append(saturated_rows(part, dim))
+        return full_sum(tensor)
 
     # the end of a step
 

@@ -182,6 +182,8 @@ class LayerTimesProbe:
         self._stamps.open = False
 
     def _end_step(self) -> None:
+        if not self._hooks:
+            return
         self._hooks.remove()
         self._fused_hooks.remove()
         self._stamps.open = False  # node hooks of this step's graph still hold it

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from nndoctor.probes.stats import COLUMNS, SAMPLES, Block, block_statistics, full_sum, nonfinite_count, sample_block
+from nndoctor.probes.stats import COLUMNS, SAMPLES, Block, block_statistics, sample_block
 
 STATISTICS = ("act.mean", "act.std", "act.rms", "act.max", "act.nonfinite", "act.batch_std", "act.first_nonfinite")
 COMBINED = ("mean", "mean", "mean", "amax", "sum", "mean", "amax")
@@ -47,8 +47,6 @@ class Layout:
     """Index tensors for one order of calls on one device; mostly the same order comes again."""
 
     rows: torch.Tensor | None  # None: the first rows in their own order
-    columns: torch.Tensor  # (calls,)
-    used: torch.Tensor  # (calls, COLUMNS)
     correction: torch.Tensor  # (calls,)
 
 
@@ -72,11 +70,16 @@ class Samples:
         self._stamps = 0
         self._turn = 0
 
-    def take(self, layer: int, call: int, tensor: torch.Tensor, unit_dim: int | None, phase: float) -> torch.Tensor | None:
+    def take(
+        self, layer: int, call: int, tensor: torch.Tensor, unit_dim: int | None, phase: float
+    ) -> torch.Tensor | None:
         """Copy a sample of a layer's output; the tensor itself is not kept.
 
+        Follow it by ``watch`` with a scalar that is not finite if any element of the output is not.
+
         Returns:
-            The copy as (repeats, entries, units, positions), valid until the next step; None for an empty tensor.
+            The copy as (repeats, entries, repeats, units, positions), valid until the next step; None for
+            an empty tensor or a scalar.
         """
         slot = self._slots.get((layer, call, tensor.device)) or self._new_slot(layer, call, tensor.device)
         key = (tensor.shape, tensor.stride(), unit_dim)
@@ -84,15 +87,17 @@ class Samples:
             self._plan(slot, key)
         if slot.block is None:
             return None
-        board = slot.board
         if slot.target is None:
-            slot.target = self._target(slot)
+            slot.target = slot.board.samples[slot.row].view(slot.block.size)
         slot.target.copy_(slot.block.view(tensor, phase))
-        board.sums.append(full_sum(tensor))
-        board.order.append(slot)
-        board.turns.append(self._turn)
+        slot.board.order.append(slot)
+        slot.board.turns.append(self._turn)
         self._turn += 1
         return slot.target
+
+    def watch(self, device: torch.device, total: torch.Tensor) -> None:
+        """The alarm of the output taken last on `device`: a float32 scalar, not finite if the output was not."""
+        self._boards[device].sums.append(total)
 
     def _new_slot(self, layer: int, call: int, device: torch.device) -> Slot:
         board = self._boards.get(device)
@@ -110,24 +115,12 @@ class Samples:
         return slot
 
     def _plan(self, slot: Slot, key: tuple[Any, ...]) -> None:
-        """Choose the elements for a new shape; the row is cleared, because fewer columns may be used now."""
-        shape, stride, unit_dim = key
+        """Choose the elements for a new shape."""
         before = slot.block
-        slot.key, slot.block, slot.target = key, sample_block(shape, stride, unit_dim), None
-        if before is not None and slot.block is not None and slot.block.columns < before.columns:
-            slot.board.samples[slot.row].zero_()
-        if before is None or slot.block is None or (before.columns, before.entries) != (slot.block.columns, slot.block.entries):
+        slot.key, slot.block, slot.target = key, sample_block(*key), None
+        if before is None or slot.block is None or before.entries != slot.block.entries:
             slot.stamp = self._stamps
             self._stamps += 1
-
-    def _target(self, slot: Slot) -> torch.Tensor:
-        assert slot.block is not None
-        repeats, entries, units, positions = slot.block.size
-        return slot.board.samples.as_strided(
-            (repeats, entries, units, positions),
-            (entries * COLUMNS, COLUMNS, positions, 1),
-            slot.row * SAMPLES * COLUMNS,
-        )
 
     def clear(self) -> None:
         """Forget what was taken in this step."""
@@ -136,10 +129,6 @@ class Samples:
             board.order.clear()
             board.sums.clear()
             board.turns.clear()
-
-    def release(self) -> None:
-        """Free the buffers."""
-        self.__init__()  # type: ignore[misc]
 
     def collect(self, layers: int) -> dict[str, torch.Tensor]:
         """The statistics of what was taken, each of shape (layers,), NaN for layers that were not; then clear."""
@@ -152,20 +141,21 @@ class Samples:
         destination = self._destination(boards, home)
         if destination.order is not None:
             rows = rows.index_select(1, destination.order)
-        bad = rows[-1]
-        rows[-1] = bad * (bad.cumsum(0) == 1)  # only the first in order of execution
+        count = rows[STATISTICS.index("act.nonfinite")]
+        first = (count.cumsum(0) == count).float().mul_(count.clamp(max=1))  # in order of execution
+        rows = torch.cat((rows, first.unsqueeze(0)))
         self.clear()
         return dict(zip(STATISTICS, spread(rows, destination.layers, layers, destination.repeated), strict=True))
 
     def _statistics(self, board: Board) -> torch.Tensor:
-        """All statistics of one device's calls in order, (statistics, calls); the last row tells whether any value was not finite."""
+        """All statistics but the last of one device's calls, in order of execution, (statistics, calls)."""
         layout = self._layout(board)
         blocks = board.samples[: len(board.order)] if layout.rows is None else board.samples.index_select(0, layout.rows)
-        found = block_statistics(blocks, layout.columns, layout.used, layout.correction)
-        sums = torch.stack([total.float() for total in board.sums])
-        bad = nonfinite_count(sums.unsqueeze(1))
-        count = torch.maximum(found.nonfinite, bad)
-        return torch.stack((found.mean, found.std, found.rms, found.maximum, count, found.batch_std, count.clamp(max=1)))
+        found = block_statistics(blocks, layout.correction)
+        sums = torch.stack(board.sums)
+        count = found[STATISTICS.index("act.nonfinite")]
+        torch.maximum(count, (sums - sums).nan_to_num_(nan=1.0), out=count)
+        return found
 
     def _layout(self, board: Board) -> Layout:
         key = tuple(slot.stamp for slot in board.order)
@@ -177,15 +167,11 @@ class Samples:
 
     def _new_layout(self, board: Board) -> Layout:
         device = board.samples.device
-        blocks = [slot.block for slot in board.order if slot.block is not None]
+        entries = [slot.block.entries for slot in board.order if slot.block is not None]
         rows = [slot.row for slot in board.order]
-        columns = on_device([float(block.columns) for block in blocks], device)
-        entries = on_device([float(block.entries) for block in blocks], device)
         return Layout(
             rows=None if rows == list(range(len(rows))) else on_device(rows, device),
-            columns=columns,
-            used=(torch.arange(COLUMNS, device=device) < columns.unsqueeze(1)).float(),
-            correction=torch.where(entries > 1, (entries / (entries - 1)).sqrt(), float("nan")),
+            correction=on_device([(n / (n - 1)) ** 0.5 if n > 1 else float("nan") for n in entries], device),
         )
 
     def _destination(self, boards: list[Board], home: torch.device) -> Destination:

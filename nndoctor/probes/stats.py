@@ -2,7 +2,7 @@
 
 A sample is a block of ``SAMPLES x COLUMNS`` values: rows are entries of the batch, columns are pairs of
 a unit (a channel or feature) and a position in it. Blocks of all layers are stacked, so that their
-statistics cost the same few operations whatever the number of layers.
+statistics take the same few operations whatever the number of layers.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from math import gcd
 
 import torch
 
-SAMPLES = 16  # batch entries in a block; a power of two, so that smaller batches repeat without bias
-COLUMNS = 256  # units x positions: with 16 entries the standard error of a mean is 1.6 % of the spread
-POSITIONS = 4  # positions per unit where there are plenty of units
+SAMPLES = 16  # batch entries in a block
+COLUMNS = 64  # units x positions; with 16 entries the standard error of a mean is 3 % of the spread
+POSITIONS = 2  # positions per unit where there are plenty of units
 
 SATURATED_REACH = 0.02  # "within 2 % of a limit"
 SATURATED_SHARE = 0.95  # "for 95 % of samples"
@@ -25,21 +25,20 @@ SATURATED_SHARE = 0.95  # "for 95 % of samples"
 class Block:
     """Which elements of a tensor of one shape are looked at, as a strided view.
 
+    Entries, units and positions are powers of two and repeat until the block is full: repetition
+    changes no mean, no spread and no maximum, and so blocks of all layers have one shape.
+
     Args:
-        size: repeats, batch entries, units, positions. Repeats times entries is always ``SAMPLES``.
+        size: repeats, entries, repeats, units, positions; their product is ``SAMPLES * COLUMNS``.
         stride: elements between neighbours; 0 for the repeats.
         slack: how far the start may move along entries, units and positions without leaving the tensor.
         steps: elements that one such move skips.
     """
 
-    size: tuple[int, int, int, int]
-    stride: tuple[int, int, int, int]
+    size: tuple[int, int, int, int, int]
+    stride: tuple[int, int, int, int, int]
     slack: tuple[int, int, int]
     steps: tuple[int, int, int]
-
-    @property
-    def columns(self) -> int:
-        return self.size[2] * self.size[3]
 
     @property
     def entries(self) -> int:
@@ -50,7 +49,7 @@ class Block:
         start = tensor.storage_offset()
         for slack, step in zip(self.slack, self.steps, strict=True):
             start += int(phase * (slack + 1)) * step
-        return tensor.as_strided(self.size, self.stride, start)  # (repeats, entries, units, positions)
+        return tensor.as_strided(self.size, self.stride, start)  # (repeats, entries, repeats, units, positions)
 
 
 def sample_block(shape: Sequence[int], stride: Sequence[int], unit_dim: int | None) -> Block | None:
@@ -67,14 +66,14 @@ def sample_block(shape: Sequence[int], stride: Sequence[int], unit_dim: int | No
     rest = [dim for dim in range(1, len(shape)) if dim != unit_dim]
     places, place_stride, inner = _longest_run([(shape[dim], stride[dim]) for dim in rest])
 
-    entries = min(SAMPLES, 1 << (shape[0].bit_length() - 1))
-    taken_units = min(units, COLUMNS // min(places, POSITIONS))
-    taken_places = min(places, COLUMNS // taken_units)
+    entries = min(SAMPLES, _power_of_two(shape[0]))
+    taken_units = min(_power_of_two(units), COLUMNS // min(_power_of_two(places), POSITIONS))
+    taken_places = min(_power_of_two(places), COLUMNS // taken_units)
     place_step = _step_across(places // taken_places, inner)
     unit_step, entry_step = units // taken_units, shape[0] // entries
     return Block(
-        size=(SAMPLES // entries, entries, taken_units, taken_places),
-        stride=(0, entry_step * stride[0], unit_step * unit_stride, place_step * place_stride),
+        size=(SAMPLES // entries, entries, COLUMNS // (taken_units * taken_places), taken_units, taken_places),
+        stride=(0, entry_step * stride[0], 0, unit_step * unit_stride, place_step * place_stride),
         slack=(
             shape[0] - 1 - (entries - 1) * entry_step,
             units - 1 - (taken_units - 1) * unit_step,
@@ -82,6 +81,11 @@ def sample_block(shape: Sequence[int], stride: Sequence[int], unit_dim: int | No
         ),
         steps=(stride[0], unit_stride, place_stride),
     )
+
+
+def _power_of_two(number: int) -> int:
+    """The largest power of two up to `number`."""
+    return 1 << (number.bit_length() - 1)
 
 
 def _longest_run(dims: list[tuple[int, int]]) -> tuple[int, int, int]:
@@ -116,56 +120,38 @@ def unit_dimension(dims: int, channels_first: bool | None) -> int | None:
     return 1 if channels_first else dims - 1
 
 
-@dataclass(frozen=True, slots=True)
-class BlockStatistics:
-    """Statistics of stacked blocks, each of shape (blocks,)."""
+def block_statistics(blocks: torch.Tensor, correction: torch.Tensor) -> torch.Tensor:
+    """Mean, standard deviation, root mean square, largest magnitude, count of non-finite values, spread
+    over the batch: (blocks, SAMPLES, COLUMNS) to (6, blocks).
 
-    mean: torch.Tensor
-    std: torch.Tensor
-    rms: torch.Tensor
-    maximum: torch.Tensor
-    nonfinite: torch.Tensor
-    batch_std: torch.Tensor
-
-
-def block_statistics(
-    blocks: torch.Tensor, columns: torch.Tensor, used: torch.Tensor, correction: torch.Tensor
-) -> BlockStatistics:
-    """Mean, standard deviation (of the population), root mean square, largest magnitude, count of
-    non-finite values and spread over the batch of each block.
-
-    The spread over the batch is the standard deviation over entries (n - 1), averaged over columns:
-    0 where the values do not depend on the entry, NaN where there is one entry.
+    Standard deviations over all values are those of the population. The spread over the batch is the
+    standard deviation over entries (n - 1), averaged over columns: 0 where values do not depend on the
+    entry, NaN where there is one entry.
 
     Args:
-        blocks: (blocks, SAMPLES, COLUMNS), zero in unused columns.
-        columns: how many columns are used, (blocks,).
-        used: 1 in used columns, 0 elsewhere, (blocks, COLUMNS).
+        blocks: (blocks, SAMPLES, COLUMNS).
         correction: sqrt(n / (n - 1)) for n different entries, (blocks,).
     """
     column_means = blocks.mean(1)  # (blocks, columns)
     column_variances = (blocks - column_means.unsqueeze(1)).square_().mean(1)  # (blocks, columns)
-    mean = column_means.sum(1) / columns  # (blocks,)
-    between = (column_means - mean.unsqueeze(1)).square_().mul_(used).sum(1)
-    variance = (column_variances.sum(1) + between) / columns
-    return BlockStatistics(
-        mean=mean,
-        std=variance.sqrt(),
-        rms=(variance + mean.square()).sqrt_(),
-        maximum=blocks.abs().amax((1, 2)),
-        nonfinite=nonfinite_count(blocks.flatten(1)),
-        batch_std=column_variances.sqrt().sum(1) / columns * correction,
+    between, mean = torch.var_mean(column_means, 1, correction=0)
+    variance = column_variances.mean(1) + between  # (blocks,)
+    magnitudes = blocks.abs().flatten(1)
+    return torch.stack(
+        (
+            mean,
+            variance.sqrt(),
+            torch.addcmul(variance, mean, mean).sqrt_(),
+            magnitudes.amax(1),
+            (magnitudes - magnitudes).nan_to_num_(nan=1.0).sum(1),  # x - x is 0 or NaN; isfinite() costs four times as much
+            column_variances.sqrt_().mean(1).mul_(correction),
+        )
     )
 
 
-def nonfinite_count(rows: torch.Tensor) -> torch.Tensor:
-    """How many values of each row are NaN or infinite: (rows, n) to (rows,)."""
-    return (rows - rows).nan_to_num_(nan=1.0).sum(1)  # x - x is 0 or NaN; isfinite() costs four times as much here
-
-
 def full_sum(tensor: torch.Tensor) -> torch.Tensor:
-    """The sum of all elements, not finite if any element is not; sums of half precision do not overflow."""
-    return tensor.sum(dtype=torch.float32) if tensor.dtype is torch.float16 else tensor.sum()
+    """The sum of all elements in single precision or better: not finite if any element is not."""
+    return tensor.sum() if tensor.dtype is torch.float32 else tensor.sum(dtype=torch.float32)
 
 
 def unit_maximum(tensor: torch.Tensor, unit_dim: int) -> torch.Tensor:
@@ -181,13 +167,13 @@ def saturated_units(values: torch.Tensor, limits: tuple[float, float]) -> torch.
     """Share of units that are within 2 % of a limit for 95 % of their values: a scalar tensor.
 
     Args:
-        values: (..., units, positions).
+        values: (repeats, entries, repeats, units, positions).
         limits: the lowest and highest value of the activation function.
     """
     centre, half = (limits[0] + limits[1]) / 2, (limits[1] - limits[0]) / 2
     reach = half - SATURATED_REACH * max(abs(limits[0]), abs(limits[1]))
-    near = ((values - centre).abs_() > reach).flatten(0, -3)  # (entries, units, positions)
-    return (near.mean((0, 2), dtype=torch.float32) >= SATURATED_SHARE).mean(dtype=torch.float32)
+    near = ((values - centre).abs_() > reach).float()
+    return (near.mean((0, 1, 2, 4)) >= SATURATED_SHARE).float().mean()
 
 
 def saturated_rows(probabilities: torch.Tensor, dim: int) -> torch.Tensor:
@@ -203,10 +189,10 @@ def saturated_rows(probabilities: torch.Tensor, dim: int) -> torch.Tensor:
     dim %= probabilities.ndim
     one_hot = probabilities.amax(dim, keepdim=True) > 1 - SATURATED_REACH
     if probabilities.ndim < 4 or dim == 1:
-        share = one_hot.mean(dtype=torch.float32)
+        share = one_hot.float().mean()
     else:
-        share = one_hot.mean([d for d in range(one_hot.ndim) if d != 1], dtype=torch.float32)  # (heads,)
-    return (share >= SATURATED_SHARE).mean(dtype=torch.float32)
+        share = one_hot.float().mean([d for d in range(one_hot.ndim) if d != 1])  # (heads,)
+    return (share >= SATURATED_SHARE).float().mean()
 
 
 def first_floating(output: object, depth: int = 3) -> torch.Tensor | None:

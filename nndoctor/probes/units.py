@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 import torch
 
@@ -50,9 +51,9 @@ class Window:
 
     former: torch.Tensor
     present: torch.Tensor
-    owner: list[int] = field(default_factory=list)  # layer number of each unit, -1 where abandoned
+    owner: list[int] = field(default_factory=list)  # layer number of each unit
     layers: torch.Tensor | None = None
-    counts: torch.Tensor | None = None
+    shares: dict[tuple[int, ...], torch.Tensor] = field(default_factory=dict)
 
 
 class UnitWindows:
@@ -61,6 +62,7 @@ class UnitWindows:
     def __init__(self) -> None:
         self._spans: dict[int, Span] = {}
         self._windows: dict[torch.device, Window] = {}
+        self._step: list[tuple[Span, torch.Tensor]] = []
 
     def add(self, layer: int, maxima: torch.Tensor, samples: int) -> None:
         """Note the largest output of each unit of a layer over `samples` samples; `maxima` is (units,)."""
@@ -69,12 +71,23 @@ class UnitWindows:
             if span is not None and span.layouts >= LAYOUTS:
                 return
             span = self._new_span(layer, maxima, 1 if span is None else span.layouts + 1)
-        present = self._windows[span.device].present[span.slice]
-        torch.maximum(present, maxima, out=present)
+        self._step.append((span, maxima))
         span.present.samples += samples
         if not span.seen_now:
             span.present.steps += 1
             span.seen_now = True
+
+    def _merge_step(self) -> None:
+        """Take this step's maxima into the present half windows: at once where all layers came in their usual order."""
+        step, self._step = self._step, []
+        window = self._windows[step[0][0].device]
+        usual = len(self._windows) == 1 and len(step) == len(self._spans) and sum(s.count for s, _ in step) == len(window.owner)
+        if usual and all(former.start < span.start for (former, _), (span, _) in pairwise(step)):
+            torch.maximum(window.present, torch.cat([maxima for _, maxima in step]), out=window.present)
+            return
+        for span, maxima in step:
+            present = self._windows[span.device].present[span.slice]
+            torch.maximum(present, maxima, out=present)
 
     def _new_span(self, layer: int, maxima: torch.Tensor, layouts: int) -> Span:
         device, count = maxima.device, len(maxima)
@@ -82,13 +95,18 @@ class UnitWindows:
         if window is None:
             window = self._windows[device] = Window(torch.zeros(0, device=device), torch.zeros(0, device=device))
         if layer in self._spans:
-            window.owner = [-1 if owner == layer else owner for owner in window.owner]
+            self._abandon(self._spans[layer])
         span = self._spans[layer] = Span(len(window.owner), count, device, layouts)
         window.owner += [layer] * count
         window.former = torch.cat((window.former, window.former.new_zeros(count)))
         window.present = torch.cat((window.present, window.present.new_zeros(count)))
-        window.layers = window.counts = None
+        window.layers = None
+        window.shares.clear()
         return span
+
+    def _abandon(self, span: Span) -> None:
+        """Nothing of a former layout counts as dead any more."""
+        self._windows[span.device].former[span.slice] = float("inf")
 
     def collect(self, layers: int) -> dict[str, torch.Tensor | list[float]]:
         """Dead share and window length of each layer seen in this step, NaN for others; then move windows on.
@@ -98,6 +116,7 @@ class UnitWindows:
         seen = {number: span for number, span in self._spans.items() if span.seen_now}
         if not seen:
             return {}
+        self._merge_step()
         nan = float("nan")
         samples = [float(s.former.samples + s.present.samples) if (s := seen.get(i)) else nan for i in range(layers)]
         found: dict[str, torch.Tensor | list[float]] = {"act.dead_samples": samples}
@@ -114,25 +133,29 @@ class UnitWindows:
         return found
 
     def _dead_fractions(self, told: list[int], layers: int) -> torch.Tensor:
-        parts = [self._dead_on(window, layers) for window in self._windows.values()]
+        parts = [self._dead_on(device, told, layers) for device in self._windows]
+        if len(parts) == 1:
+            return parts[0]
         home = next((part.device for part in parts if part.is_cuda), parts[0].device)
-        total = parts[0].to(home, non_blocking=True)
-        for part in parts[1:]:
-            total = total + part.to(home, non_blocking=True)
-        numbers = on_device(told, home)
-        whole = torch.full((layers,), float("nan"), device=home)
-        return whole.index_copy_(0, numbers, total.index_select(0, numbers))
+        together = torch.stack([part.to(home, non_blocking=True) for part in parts])  # (devices, layers)
+        return torch.where(together.isnan().all(0), float("nan"), together.nansum(0))
 
-    def _dead_on(self, window: Window, layers: int) -> torch.Tensor:
-        """Share of dead units of each layer whose units are on one device, 0 for all others, (layers,)."""
-        if window.layers is None or window.counts is None or len(window.counts) != layers + 1:
-            window.layers = on_device(window.owner, window.former.device).remainder_(layers + 1)  # -1: one past the last
-            window.counts = torch.bincount(window.layers, minlength=layers + 1).clamp(min=1).float()
+    def _dead_on(self, device: torch.device, told: list[int], layers: int) -> torch.Tensor:
+        """Share of dead units of the layers in `told` whose units are on `device`, NaN for all others, (layers,)."""
+        window = self._windows[device]
+        if window.layers is None:
+            window.layers = on_device(window.owner, device)
+        key = (layers, *told)
+        if key not in window.shares:
+            window.shares.clear()
+            here = {number: self._spans[number].count for number in told if self._spans[number].device == device}
+            window.shares[key] = on_device([1 / here[i] if here.get(i) else float("nan") for i in range(layers)], device)
         dead = (torch.maximum(window.former, window.present) <= 0).float()
-        sums = torch.zeros(layers + 1, device=dead.device).index_add_(0, window.layers, dead)
-        return (sums / window.counts)[:layers]
+        return torch.zeros(layers, device=device).index_add_(0, window.layers, dead).mul_(window.shares[key])
 
     def forget_step(self) -> None:
         """Close a step that was not collected."""
+        if self._step:
+            self._merge_step()
         for span in self._spans.values():
             span.seen_now = False
