@@ -26,7 +26,7 @@ from nndoctor.reports.sections import SECTIONS, Section
 from nndoctor.reports.sections.common import bands, since
 from nndoctor.reports.sections.heatmap import Picture
 from nndoctor.reports.text_safety import clean
-from nndoctor.reports.view import RunView, grade
+from nndoctor.reports.view import RunView, grade, spelled
 
 Filled = list[tuple[Section, Mapping[str, Any]]]
 
@@ -69,6 +69,7 @@ def environment() -> Environment:
     )
     made.filters["number"] = number
     made.filters["quantity"] = quantity
+    made.filters["spelled"] = spelled
     made.filters["whole"] = whole_number
     return made
 

@@ -10,7 +10,7 @@ from nndoctor.reports.charts import number, quantity, run_line, spread_line, who
 from nndoctor.reports.sections.common import Case, case, since, where
 from nndoctor.reports.sections.measured import flat, overhead, sampling
 from nndoctor.reports.text_safety import clean
-from nndoctor.reports.view import RunView, grade
+from nndoctor.reports.view import RunView, grade, spelled
 
 _SPECIAL = re.compile(r"([\\`*_{}\[\]()#+!|~<>&-])")
 
@@ -97,7 +97,7 @@ def _cause(item: Case) -> Iterator[str]:
 def _row(view: RunView, finding: Finding) -> tuple[str, ...]:
     when = since(finding) + (f", acknowledged: {finding.suppressed}" if finding.suppressed else "")
     cause = code(finding.explained_by) if finding.explained_by else ""
-    return finding.severity.label, escaped(view.title_of(finding)), escaped(when), escaped(where(finding)), cause
+    return finding.severity.label, escaped(spelled(finding.diagnosis)), escaped(when), escaped(where(finding)), cause
 
 
 def _course(view: RunView) -> Iterator[str]:

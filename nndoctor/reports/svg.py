@@ -19,7 +19,7 @@ from markupsafe import Markup, escape
 from numpy.typing import NDArray
 
 from nndoctor.history import History
-from nndoctor.reports.charts import Chart, Floats, quantity, ticks, whole_number
+from nndoctor.reports.charts import LOG_SPAN, Chart, Floats, quantity, ticks, whole_number
 from nndoctor.reports.text_safety import clean
 
 POINTS = 240
@@ -63,13 +63,23 @@ def _scaled(values: Floats, low: float, high: float, size: float, log: bool = Fa
     return np.where(np.isfinite(scaled), scaled, np.nan)
 
 
-def sparkline(values: Sequence[float], *, threshold: float | None = None, mark: float | None = None, label: str = "") -> Markup:
+def sparkline(
+    values: Sequence[float],
+    steps: Sequence[int] | None = None,
+    *,
+    span: tuple[int, int] | None = None,
+    threshold: float | None = None,
+    mark: int | None = None,
+    label: str = "",
+) -> Markup:
     """A small curve.
 
     Args:
         values: what to draw, oldest first; NaN breaks the line.
-        threshold: a dashed horizontal line, drawn if it is within reach of the values.
-        mark: position of a vertical line, 0 (first value) to 1 (last value).
+        steps: where each value lies; evenly spread without.
+        span: first and last step of the picture; those of `steps` by default.
+        threshold: a dashed horizontal line.
+        mark: step of a vertical line.
         label: what a screen reader says.
     """
     ys = np.asarray(values, float)
@@ -77,21 +87,20 @@ def sparkline(values: Sequence[float], *, threshold: float | None = None, mark: 
     name = escape(clean(label or "no values"))
     if not finite.size:
         return Markup('<svg class="spark" viewBox="0 0 120 30" role="img" aria-label="{}"></svg>').format(name)
-    shown = finite
-    if threshold is not None and math.isfinite(threshold):
-        shown = np.append(finite, threshold)
-    low, high = float(shown.min()), float(shown.max())
-    log = low > 0 and high > 50 * low
+    limits = [threshold] if threshold is not None and math.isfinite(threshold) else []
+    low, high = min([*limits, float(finite.min())]), max([*limits, float(finite.max())])
+    log = low > 0 and high > LOG_SPAN * low
     if high == low:
         low, high = low - 1, high + 1
-    xs = np.linspace(2, 118, len(ys)) if len(ys) > 1 else np.array([60.0])
-    xs, ys = _thin(xs, np.where(np.isfinite(ys), ys, np.nan), 90)
+    places = np.arange(len(ys)) if steps is None else np.asarray(steps)
+    first, last = span if span is not None else (int(places[0]), int(places[-1]))
+    first, last = (first - 1, last + 1) if first >= last else (first, last)
+    xs, ys = _thin(2 + _scaled(places.astype(float), first, last, 116), np.where(np.isfinite(ys), ys, np.nan), 90)
     out = [f'<svg class="spark" viewBox="0 0 120 30" preserveAspectRatio="none" role="img" aria-label="{name}">']
-    if mark is not None:
-        out.append(f'<path class="mark" d="M{2 + 116 * min(max(mark, 0.0), 1.0):.4g} 0v30"/>')
-    if threshold is not None and math.isfinite(threshold):
-        y = 27 - _scaled(np.array([threshold]), low, high, 24, log)[0]
-        out.append(f'<path class="limit" d="M0 {y:.4g}h120"/>')
+    if mark is not None and first <= mark <= last:
+        out.append(f'<path class="mark" d="M{2 + 116 * (mark - first) / (last - first):.4g} 0v30"/>')
+    for limit in limits:
+        out.append(f'<path class="limit" d="M0 {27 - _scaled(np.array([limit]), low, high, 24, log)[0]:.4g}h120"/>')
     kind = "curve lone" if finite.size == 1 else "curve"
     out.append(f'<path class="{kind}" d="{path(xs, 27 - _scaled(ys, low, high, 24, log))}"/></svg>')
     return Markup("".join(out))
@@ -264,7 +273,10 @@ def heat_map(
 
 
 def _columns(steps: Any, values: Floats, end: int, columns: int) -> tuple[tuple[int, ...], Floats]:
-    """Means over equal stretches of steps, (rows, columns); a stretch without a sample repeats the one before it."""
+    """Means over equal stretches of steps, (rows, columns).
+
+    A stretch between two samples repeats the one before it; after the last sample, for as long as samples lay apart.
+    """
     first, last = int(steps[0]), max(end, int(steps[-1]))
     columns = max(1, min(columns, len(steps), last - first + 1))
     edges = np.unique(np.linspace(first, last + 1, columns + 1).round().astype(int))
@@ -277,8 +289,9 @@ def _columns(steps: Any, values: Floats, end: int, columns: int) -> tuple[tuple[
         grid = np.where(count > 0, total / count, np.nan)
     sampled = np.zeros(len(edges) - 1, bool)
     sampled[where] = True
+    held = last if len(steps) < 2 else int(steps[-1]) + 2 * int(steps[-1] - steps[-2])
     for column in range(1, len(grid)):
-        if not sampled[column]:
+        if not sampled[column] and edges[column] < held:
             grid[column] = grid[column - 1]
     return tuple(int(edge) for edge in edges), grid.T
 

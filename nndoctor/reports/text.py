@@ -10,7 +10,7 @@ from nndoctor.reports.charts import number, quantity, whole_number
 from nndoctor.reports.sections.common import Case, case, since
 from nndoctor.reports.sections.measured import overhead, sampling
 from nndoctor.reports.text_safety import clean
-from nndoctor.reports.view import RunView, grade
+from nndoctor.reports.view import RunView, grade, spelled
 
 WIDTH = 100
 
@@ -64,7 +64,7 @@ def _cause(item: Case, position: int) -> Iterator[str]:
 def _other(view: RunView, finding: Finding) -> str:
     state = f", acknowledged: {finding.suppressed}" if finding.suppressed else ""
     cause = f", explained by {finding.explained_by}" if finding.explained_by else ""
-    return f"{view.title_of(finding)} [{finding.severity.label}] {since(finding)}{cause}{state}"
+    return f"{spelled(finding.diagnosis)} [{finding.severity.label}] {since(finding)}{cause}{state}"
 
 
 def _limits(view: RunView) -> Iterator[str]:

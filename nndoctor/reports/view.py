@@ -63,14 +63,6 @@ class RunView:
     notes: tuple[Note, ...] = ()
     problems: tuple[str, ...] = ()
 
-    def title_of(self, finding: Finding) -> str:
-        """The rule's title in plain words; its diagnosis, spelled out, where the rule has no docs."""
-        docs = self.rule_docs.get(finding.rule)
-        if docs is not None and docs.title:
-            return docs.title
-        words = finding.diagnosis.replace("-", " ").replace("_", " ")
-        return words[:1].upper() + words[1:]
-
     def symptoms_of(self, finding: Finding) -> tuple[Finding, ...]:
         """The findings that `finding` explains, also through one another; worst first."""
         reached = {finding.rule}
@@ -121,6 +113,21 @@ def build_view(
         notes=tuple(Note(event.step, event.kind, event.text) for event in reader.events()),
         problems=tuple(str(problem) for problem in reader.problems),
     )
+
+
+_SPELLING = {"nan": "NaN", "relu": "ReLU", "lr": "LR", "adam": "Adam", "sgd": "SGD", "bn": "BN", "nan-or-inf": "NaN or infinity"}
+
+
+def spelled(identifier: str) -> str:
+    """The name of a diagnosis or rule as a heading.
+
+    >>> spelled("learning-rate-too-high"), spelled("dead-relu")
+    ('Learning rate too high', 'Dead ReLU')
+    """
+    if identifier in _SPELLING:
+        return _SPELLING[identifier]
+    words = " ".join(_SPELLING.get(word, word) for word in identifier.replace("_", "-").split("-"))
+    return words[:1].upper() + words[1:]
 
 
 class Grade(NamedTuple):

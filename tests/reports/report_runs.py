@@ -113,7 +113,7 @@ DOCS = {
     "learning-rate-too-high": RuleDocs(
         "learning-rate-too-high",
         "learning-rate-too-high",
-        "Learning rate too high",
+        "Lower the learning rate",
         checks="The loss rises while updates stay far above the usual thousandth of the weights.",
         why="Steps overshoot the valley of the loss, every step undoes the ones before, and the loss climbs or oscillates.",
         causes=("a schedule that warms up to too large a peak", "a batch size lowered without scaling the rate"),

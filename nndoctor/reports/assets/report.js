@@ -158,7 +158,7 @@
       const stroke = () => colour("s" + (index % 6));
       const at = series.length;
       const edge = { stroke: "transparent", width: 0, points: { show: false }, spanGaps: true };
-      series.push({ ...edge }, { ...edge }, { label: line.label, stroke, width: 1.6, spanGaps: item.lines.length > 1, points: { ...(line.mean.filter((v) => v != null).length < 3 ? { show: true } : {}), size: 6, stroke, fill: stroke } });
+      series.push({ ...edge }, { ...edge }, { label: line.label, stroke, width: 1.6, spanGaps: item.lines.length > 1, points: { show: line.mean.filter((v) => v != null).length <= 30, size: 5, stroke, fill: stroke } });
       bands.push({ series: [at + 1, at], fill: () => colour("s" + (index % 6)) + "2e" });
     });
     if (item.reference) series.push({ label: item.reference[0], stroke: () => colour("soft"), width: 1.2, dash: [5, 4], points: { show: false } });

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -12,7 +13,7 @@ from nndoctor.findings import Evidence, Finding, Fix, RuleDocs, Severity, format
 from nndoctor.history import History
 from nndoctor.reports.charts import Band, number, quantity, whole_number
 from nndoctor.reports.svg import sparkline
-from nndoctor.reports.view import RunView, current_value
+from nndoctor.reports.view import RunView, current_value, spelled
 from nndoctor.signals import CATALOGUE
 
 
@@ -67,16 +68,21 @@ def case(view: RunView, finding: Finding) -> Case:
     symptoms = view.symptoms_of(finding)
     return Case(
         finding=finding,
-        title=view.title_of(finding),
+        title=spelled(finding.diagnosis),
         tone=finding.severity.label,
         since=since(finding),
         where=where(finding),
         remedies=tuple(remedy(fix, view.history) for fix in finding.fixes),
-        readings=tuple(reading(evidence, finding.first_step) for evidence in finding.evidence),
+        readings=tuple(reading(evidence, finding.first_step) for evidence in told_first(finding.evidence)),
         symptoms=symptoms,
         symptom_targets=len({target for symptom in symptoms for target in symptom.targets}),
         docs=view.rule_docs.get(finding.rule),
     )
+
+
+def told_first(evidence: Sequence[Evidence]) -> list[Evidence]:
+    """Evidence with a limit before evidence that only gives the picture."""
+    return sorted(evidence, key=lambda item: item.threshold is None)
 
 
 def remedy(fix: Fix, history: History) -> Remedy:
@@ -109,20 +115,21 @@ def reading(evidence: Evidence, first_step: int) -> Reading:
     limit = ""
     if evidence.threshold is not None:
         limit = f"{evidence.comparison or 'limit'} {quantity(evidence.threshold, evidence.unit)}"
-    mark = None
-    if len(evidence.steps) > 1 and evidence.steps[-1] > evidence.steps[0]:
-        mark = (first_step - evidence.steps[0]) / (evidence.steps[-1] - evidence.steps[0])
     label = f"{evidence.signal} around step {first_step}"
-    curve = sparkline(evidence.values, threshold=evidence.threshold, mark=mark, label=label) if evidence.values else Markup()
+    steps = evidence.steps if len(evidence.steps) == len(evidence.values) else None
+    mark = first_step if steps else None
+    curve = sparkline(evidence.values, steps, threshold=evidence.threshold, mark=mark, label=label) if evidence.values else Markup()
     return Reading(
         evidence.signal, known, evidence.target or "", quantity(evidence.value, evidence.unit), limit, factor(evidence), curve
     )
 
 
 def factor(evidence: Evidence) -> str:
-    """How far over its limit a value is, ``31 times``; empty where that says nothing."""
+    """How far beyond its limit a value is, ``31 times``; empty where it is not beyond it, or not by much."""
     value, limit = evidence.value, evidence.threshold
     if limit is None or not (math.isfinite(value) and math.isfinite(limit)) or value * limit <= 0:
+        return ""
+    if not {">": value > limit, ">=": value >= limit, "<": value < limit, "<=": value <= limit}.get(evidence.comparison, True):
         return ""
     ratio = max(value / limit, limit / value)
     return f"{number(ratio)} times" if ratio >= 1.5 else ""
@@ -147,7 +154,7 @@ def where(finding: Finding, shown: int = 1) -> str:
 def bands(view: RunView) -> tuple[Band, ...]:
     """The stretches of steps that findings above info held; root causes where there are any."""
     chosen = view.diagnosis.root_causes
-    return tuple(Band(view.title_of(f), f.first_step, f.last_step, f.severity.label) for f in chosen[:8])
+    return tuple(Band(spelled(f.diagnosis), f.first_step, f.last_step, f.severity.label) for f in chosen[:8])
 
 
 def tone(severity: Severity | None) -> str:

@@ -11,6 +11,7 @@ from markupsafe import Markup
 from nndoctor.reports.charts import number, quantity, run_line
 from nndoctor.reports.svg import sparkline
 from nndoctor.reports.view import RunView
+from nndoctor.signals import CATALOGUE
 
 
 class Measure(NamedTuple):
@@ -25,7 +26,7 @@ class Measure(NamedTuple):
 
 
 def build(view: RunView) -> Mapping[str, Any] | None:
-    names = [signal.name for signal in view.history.catalogue if signal.name.startswith(("input.", "target.", "loader."))]
+    names = [signal.name for signal in CATALOGUE if signal.name.startswith(("input.", "target.", "loader."))]
     rows = [measure(view, name) for name in names if name in view.history.measured()]
     return {"rows": [row for row in rows if row is not None]} if any(rows) else None
 
@@ -42,5 +43,5 @@ def measure(view: RunView, name: str) -> Measure | None:
         quantity(float(line.mean[-1]), signal.unit),
         quantity(float(low.min()), signal.unit) if low.size else number(float("nan")),
         quantity(float(high.max()), signal.unit) if high.size else number(float("nan")),
-        sparkline(line.mean.tolist(), label=f"{name} over the run") if len(line.mean) > 1 else Markup(),
+        sparkline(line.mean.tolist(), line.steps.tolist(), span=(1, view.history.step), label=f"{name} over the run") if len(line.mean) > 1 else Markup(),
     )

@@ -124,10 +124,11 @@ def _cell(values: Values | None, index: int, unit: str) -> Cell:
 def _curves(view: RunView, indices: list[int]) -> dict[int, Markup]:
     if "grad.norm" not in view.history.measured():
         return {}
-    mean = view.history.whole("grad.norm").mean
+    whole, span = view.history.whole("grad.norm"), (1, view.history.step)
+    mean, steps = whole.mean, whole.steps.tolist()
     names = view.targets.layers
     return {
-        index: sparkline(mean[:, index].tolist(), label=f"gradient norm of {names[index]}")
+        index: sparkline(mean[:, index].tolist(), steps, span=span, label=f"gradient norm of {names[index]}")
         for index in indices
         if index < mean.shape[1] and np.isfinite(mean[:, index]).any()
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
@@ -36,15 +37,23 @@ def build(view: RunView) -> Mapping[str, Any]:
 
 
 def overhead(view: RunView) -> str:
-    """Share of the step that the doctor's own work took; empty where it was not measured."""
+    """Share of the training time that the doctor took, in words; empty where it is not known."""
+    share = overhead_share(view)
+    return f"{100 * share:.2g}\u202f% of the step time" if share == share else ""
+
+
+def overhead_share(view: RunView) -> float:
+    """What the doctor itself said, else its own time in the steps where it was measured over the time of all steps."""
+    said = view.facts.get("overhead")
+    if isinstance(said, float) and 0 <= said < math.inf:
+        return said
     if not {"step.doctor", "step.time"} <= set(view.history.measured()):
-        return ""
-    own, step = (_total(view, name) for name in ("step.doctor", "step.time"))
-    return f"{100 * own / step:.2g}\u202f% of the step time" if step > 0 else ""
-
-
-def _total(view: RunView, name: str) -> float:
-    return float(np.nansum(view.history.tail(name)[1].astype(float)))
+        return math.nan
+    steps, own = view.history.tail("step.doctor")
+    times, whole = view.history.tail("step.time")
+    both = times >= steps[0] if len(steps) else np.zeros(len(times), bool)
+    total = float(np.nansum(whole[both].astype(float)))
+    return float(np.nansum(own.astype(float))) / total if total > 0 else math.nan
 
 
 def sampling(view: RunView) -> str:
@@ -80,7 +89,7 @@ def flat(facts: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]
     """Facts as (name, text) rows; nested ones as ``versions / torch``."""
     for key, value in facts.items():
         name = f"{prefix}{key}".replace("_", " ")
-        name = {"seconds": "duration"}.get(name, name)
+        name = {"seconds": "duration"}.get(name, name.replace("spent seconds", "time spent"))
         if isinstance(value, Mapping):
             yield from flat(value, f"{name} / ")
         elif isinstance(value, (list, tuple)):
@@ -89,8 +98,10 @@ def flat(facts: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]
             yield name, "yes" if value else "no"
         elif key == "started" and isinstance(value, (int, float)):
             yield name, _date(float(value))
+        elif isinstance(value, float) and key.startswith("overhead"):
+            yield name, quantity(value, "fraction")
         elif isinstance(value, float):
-            yield name, duration(value) if key in ("duration", "seconds") else number(value)
+            yield name, duration(value) if "seconds" in f"{prefix}{key}" else number(value)
         elif value is not None and value != "":
             yield name, whole_number(value) if isinstance(value, int) and abs(value) >= 10_000 else str(value)
 

@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from markupsafe import Markup
 
-from nndoctor.reports.charts import Chart, duration, median, run_line
+from nndoctor.reports.charts import Chart, duration, median, run_line, whole_number
+from nndoctor.reports.sections.measured import overhead_share
 from nndoctor.reports.svg import bar, share_bar
 from nndoctor.reports.view import RunView
 from nndoctor.signals import Values
@@ -22,6 +23,8 @@ PARTS = {
     "step.doctor": ("t-doctor", "the doctor itself"),
     "step.other": ("t-other", "everything else"),
 }
+DOCTOR = "step.doctor"
+"""Its part is averaged over all steps: the steps that are measured in parts are those in which the doctor works most."""
 LAYERS = 20
 
 
@@ -42,11 +45,12 @@ class LayerTime(NamedTuple):
 
 
 def build(view: RunView) -> Mapping[str, Any] | None:
-    means = {name: _mean(view, name) for name in PARTS}
-    known = {name: value for name, value in means.items() if value == value}
+    step = median(view.history.tail("step.time")[1]) if "step.time" in view.history.measured() else float("nan")
+    means = {name: _mean(view, name) for name in PARTS if name != DOCTOR}
+    means[DOCTOR] = overhead_share(view) * step
+    known = {name: means[name] for name in PARTS if means[name] == means[name]}
     total = sum(known.values())
     layers, layer_total = _layers(view)
-    step = median(view.history.tail("step.time")[1]) if "step.time" in view.history.measured() else float("nan")
     if not known and not layers:
         return None
     parts = [
@@ -62,10 +66,19 @@ def build(view: RunView) -> Mapping[str, Any] | None:
         "bar": share_bar(shares, label) if parts else None,
         "step": duration(step),
         "rate": f"{1 / step:.3g}" if step > 0 else "",
+        "sampled": _sampled(view),
         "layers": layers,
         "layer_total": duration(layer_total),
         "charts": charts,
     }
+
+
+def _sampled(view: RunView) -> str:
+    """How many steps were measured in parts, where that was not all of them."""
+    if "step.forward" not in view.history.measured():
+        return ""
+    count, steps = view.history.series("step.forward").count, view.history.step
+    return f"{whole_number(count)} of {whole_number(steps)}" if count < steps - 1 else ""
 
 
 def _mean(view: RunView, name: str) -> float:

@@ -78,10 +78,11 @@ def vitals(view: RunView) -> list[Vital]:
         spread_line(history, "update.ratio", "update ratio"),
         run_line(history, "lr", "learning rate"),
     ]
-    return [_vital(line) for line in lines if line is not None]
+    return [_vital(line, history.step) for line in lines if line is not None]
 
 
-def _vital(line: Line) -> Vital:
+def _vital(line: Line, end: int) -> Vital:
+    """The newest value; with its step where that was long before the end of the run."""
     known = line.finite
     label = f"{line.label} over the run"
     if not known.size:
@@ -89,6 +90,9 @@ def _vital(line: Line) -> Vital:
     last = float(line.mean[-1])
     value = number(last) if last == last else number(float(known[-1]))
     change = f"from {number(float(known[0]))}" if known.size > 1 else "one sample"
-    return Vital(line.label, value, change, sparkline(line.mean.tolist(), label=label))
+    last_step = int(line.steps[-1])
+    if end - last_step > 0.1 * end:
+        change += f", at step {whole_number(last_step)}"
+    return Vital(line.label, value, change, sparkline(line.mean.tolist(), line.steps.tolist(), span=(1, end), label=label))
 
 
