@@ -67,6 +67,7 @@ class AutoAttach:
         self._loader: object | None = None
         self._served = 0
         self._validation: list[tuple[torch.Tensor, torch.Tensor | None]] = []
+        self._scaled: tuple[object, object] | None = None
         self._tries = 0
 
     def install(self) -> None:
@@ -149,7 +150,8 @@ class AutoAttach:
                 self._attach()
             self._tries += 1
             if self.doctor is not None:
-                self.doctor.joined_at(loss, self._loader, self._served)
+                self.doctor.joined_at(loss, self._loader, self._served, self._scaled)
+                self._scaled = None
         elif self._validation:
             self._report_validation()
 
@@ -209,7 +211,9 @@ class AutoAttach:
 
     def clipped(self, total_norm: object, max_norm: object) -> None: ...
 
-    def loss_scaled(self, loss: object, scaled: object) -> None: ...
+    def loss_scaled(self, loss: object, scaled: object) -> None:
+        if self.doctor is None:
+            self._scaled = (loss, scaled)
 
     def scaler_stepped(self, optimizer: object) -> None: ...
 

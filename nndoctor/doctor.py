@@ -333,12 +333,23 @@ class Doctor:
     ) -> None:
         self.close("crashed" if kind is not None and not issubclass(kind, (KeyboardInterrupt, SystemExit)) else "finished")
 
-    def joined_at(self, loss: object, loader: object | None, served: int) -> None:
-        """Take part in a backward that had begun when the doctor was attached, and in the epoch it belongs to."""
-        if self.enabled and loader is not None:
+    def joined_at(
+        self, loss: object, loader: object | None, served: int, scaled: tuple[object, object] | None = None
+    ) -> None:
+        """Take part in a backward that had begun when the doctor was attached, and in the epoch it belongs to.
+
+        Args:
+            loss: what was handed to ``backward()``.
+            loader, served: the loader in use and how many batches of the epoch it has given.
+            scaled: the last loss that a gradient scaler multiplied, before and after.
+        """
+        if not self.enabled or self.closed:
+            return
+        if loader is not None:
             self._loader.joined(loader, served)
-        if self.enabled and not self.closed:
-            self.backward_begins(loss)
+        if scaled is not None:
+            self.loss_scaled(*scaled)
+        self._guard("joining", lambda: self.backward_begins(loss))
 
     # ------------------------------------------------------------------ attach and detach
 

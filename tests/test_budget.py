@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 
 from nndoctor.budget import DENSE_STEPS, SLOWEST, SLOWEST_BY_DEFAULT, Budget, Cadence
@@ -65,7 +67,7 @@ def test_the_first_steps_are_dense_and_later_ones_follow_the_cadence() -> None:
     budget = Budget(0.01)
     assert all(budget.sampled("parameters", step) for step in range(1, DENSE_STEPS + 1))
     later = [step for step in range(DENSE_STEPS + 1, 400) if budget.sampled("parameters", step)]
-    assert {b - a for a, b in zip(later, later[1:], strict=False)} == {SLOWEST_BY_DEFAULT}
+    assert {b - a for a, b in pairwise(later)} == {SLOWEST_BY_DEFAULT}
 
 
 def test_a_fixed_cadence_does_not_depend_on_what_things_cost() -> None:
@@ -85,5 +87,5 @@ def test_spending_far_beyond_the_budget_stops_the_sampling() -> None:
 
 @pytest.mark.parametrize(("budget", "cadence"), [(0, None), (-1, None), (1.5, None), (0.01, 0)])
 def test_nonsense_is_refused(budget: float, cadence: int | None) -> None:
-    with pytest.raises(ValueError, match="budget|cadence"):
+    with pytest.raises(ValueError, match=r"budget|cadence"):
         Budget(budget, cadence)
