@@ -53,7 +53,8 @@ def test_every_command_works_in_the_order_given(folder: Path) -> None:
     outputs = {}
     for command in commands():
         done = run(shlex.split(command), folder)
-        assert done.returncode == 0, f"$ {command}\n{done.stdout}\n{done.stderr}"
+        expected = (0, 1) if command.startswith("nndoctor diagnose") else (0,)  # 1: it found something
+        assert done.returncode in expected, f"$ {command}\n{done.stdout}\n{done.stderr}"
         outputs[command] = done.stdout + done.stderr
     assert len(outputs) >= 8, "the commands of the README were not found"
     assert "learning-rate-too-high" in outputs["nndoctor run -- examples/train.py --lr 0.1"]
