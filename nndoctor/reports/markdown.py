@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 
 from nndoctor.findings import Finding
 from nndoctor.reports.charts import number, quantity, run_line, spread_line, whole_number
-from nndoctor.reports.sections.common import Case, case, since, where
+from nndoctor.reports.sections.common import Case, case, since, telling, told_first, where
 from nndoctor.reports.sections.measured import flat, overhead, sampling
 from nndoctor.reports.text_safety import clean
 from nndoctor.reports.view import RunView, grade, spelled
@@ -62,8 +62,8 @@ def _cause(item: Case) -> Iterator[str]:
     finding = item.finding
     yield from ("", f"### {escaped(item.title)}", "")
     yield f"{item.tone}, {finding.confidence} confidence, {item.since}, {code(finding.rule)}"
-    if finding.message:
-        yield from ("", escaped(finding.message))
+    if item.message:
+        yield from ("", escaped(item.message))
     if finding.targets:
         shown = ", ".join(code(name) for name in finding.targets[:8])
         yield from ("", f"Where: {shown}" + (f" and {len(finding.targets) - 8} more" if len(finding.targets) > 8 else ""))
@@ -73,14 +73,14 @@ def _cause(item: Case) -> Iterator[str]:
             (
                 code(e.signal),
                 code(e.target) if e.target else "the run",
-                quantity(e.value, e.unit),
+                " ".join(telling(e)).strip(),
                 f"{escaped(e.comparison)} {quantity(e.threshold, e.unit)}" if e.threshold is not None else "",
             )
-            for e in finding.evidence
+            for e in told_first(finding.evidence)
         ]
         yield from _table(("signal", "where", "value", "limit"), rows)
     for position, remedy in enumerate(item.remedies):
-        yield from ("", f"{'Or' if position else 'Fix'}: {escaped(remedy.title)} ({remedy.confidence} confidence)")
+        yield from ("", f"{'Alternative' if position else 'Fix'}: {escaped(remedy.title)} ({remedy.confidence} confidence)")
         if remedy.changes:
             yield from ("", "```diff")
             for change in remedy.changes:

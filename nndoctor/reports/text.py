@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from nndoctor.findings import Finding
 from nndoctor.reports.charts import number, quantity, whole_number
-from nndoctor.reports.sections.common import Case, case, since
+from nndoctor.reports.sections.common import Case, case, since, telling, told_first
 from nndoctor.reports.sections.measured import overhead, sampling
 from nndoctor.reports.text_safety import clean
 from nndoctor.reports.view import RunView, grade, spelled
@@ -42,19 +42,20 @@ def _lines(view: RunView) -> Iterator[str]:
 def _cause(item: Case, position: int) -> Iterator[str]:
     finding = item.finding
     yield from _wrapped(f"{position}. {item.title} [{item.tone}, {finding.confidence} confidence] {item.since}", "", "   ")
-    if finding.message:
-        yield from _wrapped(finding.message, "   ", "   ")
+    if item.message:
+        yield from _wrapped(item.message, "   ", "   ")
     if finding.targets:
         shown = ", ".join(clean(name) for name in finding.targets[:6])
         rest = len(finding.targets) - 6
         yield from _wrapped(f"where: {shown}" + (f" and {rest} more" if rest > 0 else ""), "   ", "     ")
-    for evidence in finding.evidence:
+    for evidence in told_first(finding.evidence):
         limit = "" if evidence.threshold is None else f" ({evidence.comparison or 'limit'} {quantity(evidence.threshold, evidence.unit)})"
         place = f" at {evidence.target}" if evidence.target else ""
-        yield from _wrapped(f"evidence: {evidence.signal}{place} = {quantity(evidence.value, evidence.unit)}{limit}", "   ", "     ")
-    for remedy in item.remedies:
+        value, when = telling(evidence)
+        yield from _wrapped(f"evidence: {evidence.signal}{place} = {value}{limit}{' ' * bool(when)}{when}", "   ", "     ")
+    for position, remedy in enumerate(item.remedies):
         changes = ", ".join(f"{c.setting}: {c.before + ' -> ' if c.before else ''}{c.after}" for c in remedy.changes)
-        yield from _wrapped(f"fix: {remedy.title}{': ' + changes if changes else ''} ({remedy.confidence} confidence)", "   ", "     ")
+        yield from _wrapped(f"{'alternative' if position else 'fix'}: {remedy.title}{': ' + changes if changes else ''} ({remedy.confidence} confidence)", "   ", "     ")
     if item.symptoms:
         yield from _wrapped("explains: " + ", ".join(symptom.rule for symptom in item.symptoms), "   ", "     ")
     if item.docs is not None and item.docs.confirm:

@@ -13,15 +13,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from nndoctor.findings import Diagnosis, Finding, Fix, NotExamined, Severity
+from nndoctor.findings import Diagnosis, Evidence, Finding, Fix, NotExamined, Severity
 from nndoctor.history import History
 from nndoctor.reports import html, svg
 from nndoctor.reports.charts import Band, Chart, duration, number, quantity, run_line, spread_line, ticks
 from nndoctor.reports.sections import SECTIONS
-from nndoctor.reports.sections.common import remedy, scientific
+from nndoctor.reports.sections.common import factor, remedy, scientific, sentence, telling
 from nndoctor.reports.sections.layers import findings_by_layer
+from nndoctor.reports.sections.measured import flat, overhead_share
 from nndoctor.reports.sections.timeline import not_finite
-from nndoctor.reports.view import RunView, current_value, grade, public_facts
+from nndoctor.reports.view import RunView, current_value, grade, public_facts, spelled
 from nndoctor.signals import Targets
 from tests.reports import report_runs as runs
 
@@ -421,3 +422,59 @@ def test_curves_have_a_contrast_of_three_and_both_dark_themes_are_the_same() -> 
     for palette in (light, preferred):
         for name in ("s0", "s1", "s2", "s3", "s4", "s5"):
             assert contrast(palette[name], palette["card"]) >= 3, name
+
+
+# -- words --------------------------------------------------------------------------------------------------------
+
+
+def test_evidence_that_is_back_within_its_limit_tells_when_it_was_beyond() -> None:
+    past = Evidence("update.ratio", None, 0.001, 0.3, ">", "1", (5, 6, 7), (0.4, 161.0, 0.001))
+    assert telling(past) == ("161", "at step 6, now 0.001")
+    assert telling(Evidence("update.ratio", None, 0.5, 0.3, ">", "1", (5, 6), (0.9, 0.5))) == ("0.5", "")
+    assert telling(Evidence("grad.norm", None, 1.0, 1e-7, "<", "1", (5, 6), (1e-9, 1.0))) == ("1e-9", "at step 5, now 1")
+    assert telling(Evidence("loss", None, 2.0)) == ("2", "")
+
+
+def test_how_far_beyond_its_limit_is_told_only_of_what_is_beyond_it() -> None:
+    assert factor(Evidence("loss", None, 3.1, 0.1, ">")) == "31 times"
+    assert factor(Evidence("loss", None, 0.1, 3.1, ">")) == ""
+    assert factor(Evidence("loss", None, 1.1, 1.0, ">")) == ""
+
+
+def test_a_message_starts_with_a_capital_unless_it_starts_with_a_name() -> None:
+    def told(message: str, *targets: str) -> str:
+        return sentence(Finding("r", "r", Severity.ERROR, "high", targets, 1, 2, message=message))
+
+    assert told("updates are large") == "Updates are large"
+    assert told("layer3.conv2: small gradients", "layer3.conv2") == "layer3.conv2: small gradients"
+    assert told("head gets no gradient", "head.weight") == "head gets no gradient"
+
+
+def test_facts_are_rows_and_groups_of_facts_are_one_row() -> None:
+    facts = {"model": "net", "unseen": [], "seconds": 75.0, "overhead": 0.0123, "amp": False, "versions": {"torch": "2.6", "python": "3.12"}, "settings": {"sgd": {"lr": 3.0}}}
+    assert list(flat(facts)) == [
+        ("model", "net"), ("duration", "1\u202fmin 15\u202fs"), ("overhead", "1.23\u202f%"), ("amp", "no"),
+        ("versions", "torch 2.6, python 3.12"), ("settings sgd", "lr 3"),
+    ]  # fmt: skip
+
+
+def test_diagnoses_are_spelled_as_people_write_them() -> None:
+    assert [spelled(name) for name in ("learning-rate-too-high", "dead-relu", "nan-or-inf", "lr-schedule-misconfigured")] == [
+        "Learning rate too high", "Dead ReLU", "NaN or infinity", "LR schedule misconfigured",
+    ]  # fmt: skip
+
+
+def test_the_doctors_share_is_that_of_all_steps_not_of_those_it_measured_in_parts() -> None:
+    quarter = [0.01, float("nan"), float("nan"), float("nan")] * 5
+    made = History.from_series({"step.time": [0.1] * 20, "step.doctor": quarter, "step.forward": [v * 2 for v in quarter]})
+    assert overhead_share(runs.view(made, facts={})) == pytest.approx(0.025, rel=1e-4)
+    assert overhead_share(runs.view(made, facts={"overhead": 0.02})) == 0.02
+
+
+def test_a_sample_is_not_held_beyond_its_time_in_the_heat_map() -> None:
+    nan = float("nan")
+    made = History.from_series({"loss": [1.0] * 100, "grad.norm": {"a": [1.0, 1.0, 1.0, nan, 1.0] + [nan] * 95}})
+    found = svg.heat_map(made, "grad.norm", [0])
+    assert found is not None
+    assert found.edges[-1] == 101
+    assert found.levels[0, -1] == svg.MISSING

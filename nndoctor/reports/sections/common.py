@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -37,12 +38,13 @@ class Remedy:
 
 
 class Reading(NamedTuple):
-    """One piece of evidence: where, the value, the limit it broke, and the curve around the first firing step."""
+    """One piece of evidence: where, the value that tells, when it was that, the limit, and the curve around it."""
 
     signal: str
     help: str
     target: str
     value: str
+    when: str
     limit: str
     factor: str
     curve: Markup
@@ -54,6 +56,7 @@ class Case:
 
     finding: Finding
     title: str
+    message: str
     tone: str
     since: str
     where: str
@@ -69,6 +72,7 @@ def case(view: RunView, finding: Finding) -> Case:
     return Case(
         finding=finding,
         title=spelled(finding.diagnosis),
+        message=sentence(finding),
         tone=finding.severity.label,
         since=since(finding),
         where=where(finding),
@@ -78,6 +82,13 @@ def case(view: RunView, finding: Finding) -> Case:
         symptom_targets=len({target for symptom in symptoms for target in symptom.targets}),
         docs=view.rule_docs.get(finding.rule),
     )
+
+
+def sentence(finding: Finding) -> str:
+    """The finding's message with a capital at its start, unless it starts with a name."""
+    first = finding.message.partition(" ")[0]
+    named = not first.isalpha() or any(first in (target, target.partition(".")[0]) for target in finding.targets)
+    return finding.message if named else finding.message[:1].upper() + finding.message[1:]
 
 
 def told_first(evidence: Sequence[Evidence]) -> list[Evidence]:
@@ -119,9 +130,28 @@ def reading(evidence: Evidence, first_step: int) -> Reading:
     steps = evidence.steps if len(evidence.steps) == len(evidence.values) else None
     mark = first_step if steps else None
     curve = sparkline(evidence.values, steps, threshold=evidence.threshold, mark=mark, label=label) if evidence.values else Markup()
-    return Reading(
-        evidence.signal, known, evidence.target or "", quantity(evidence.value, evidence.unit), limit, factor(evidence), curve
-    )
+    value, when = telling(evidence)
+    return Reading(evidence.signal, known, evidence.target or "", value, when, limit, factor(evidence), curve)
+
+
+_BEYOND = {">": operator.gt, ">=": operator.ge, "<": operator.lt, "<=": operator.le}
+
+
+def telling(evidence: Evidence) -> tuple[str, str]:
+    """The value that makes the case, and when it was so.
+
+    The newest value, unless that is back within the limit: then the one that was furthest beyond it.
+    """
+    newest = quantity(evidence.value, evidence.unit)
+    beyond = _BEYOND.get(evidence.comparison)
+    if beyond is None or evidence.threshold is None or beyond(evidence.value, evidence.threshold) or not evidence.values:
+        return newest, ""
+    furthest = max if evidence.comparison.startswith(">") else min
+    known = [(value, step) for value, step in zip(evidence.values, evidence.steps, strict=False) if value == value]
+    value, step = furthest(known, default=(evidence.value, 0))
+    if not beyond(value, evidence.threshold):
+        return newest, ""
+    return quantity(value, evidence.unit), f"at step {whole_number(step)}, now {newest}"
 
 
 def factor(evidence: Evidence) -> str:
@@ -129,7 +159,8 @@ def factor(evidence: Evidence) -> str:
     value, limit = evidence.value, evidence.threshold
     if limit is None or not (math.isfinite(value) and math.isfinite(limit)) or value * limit <= 0:
         return ""
-    if not {">": value > limit, ">=": value >= limit, "<": value < limit, "<=": value <= limit}.get(evidence.comparison, True):
+    beyond = _BEYOND.get(evidence.comparison)
+    if beyond is not None and not beyond(value, limit):
         return ""
     ratio = max(value / limit, limit / value)
     return f"{number(ratio)} times" if ratio >= 1.5 else ""

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from nndoctor.reports.charts import duration, median, number, quantity, whole_number
+from nndoctor.reports.charts import median, quantity, whole_number
 from nndoctor.reports.view import RunView
 
 
@@ -86,24 +86,35 @@ def _signal(view: RunView, name: str) -> Signal:
 
 
 def flat(facts: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
-    """Facts as (name, text) rows; nested ones as ``versions / torch``."""
+    """Facts as (name, text) rows; a group of facts becomes one row, ``versions``: ``torch 2.13, python 3.12``."""
     for key, value in facts.items():
         name = f"{prefix}{key}".replace("_", " ")
-        name = {"seconds": "duration"}.get(name, name.replace("spent seconds", "time spent"))
-        if isinstance(value, Mapping):
-            yield from flat(value, f"{name} / ")
-        elif isinstance(value, (list, tuple)):
-            yield name, ", ".join(str(item) for item in value)
-        elif isinstance(value, bool):
-            yield name, "yes" if value else "no"
-        elif key == "started" and isinstance(value, (int, float)):
-            yield name, _date(float(value))
-        elif isinstance(value, float) and key.startswith("overhead"):
-            yield name, quantity(value, "fraction")
-        elif isinstance(value, float):
-            yield name, duration(value) if "seconds" in f"{prefix}{key}" else number(value)
-        elif value is not None and value != "":
-            yield name, whole_number(value) if isinstance(value, int) and abs(value) >= 10_000 else str(value)
+        if not isinstance(value, Mapping):
+            text = plain(name, value)
+            if text:
+                yield {"seconds": "duration"}.get(name, name), text
+            continue
+        deeper = {k: v for k, v in value.items() if isinstance(v, Mapping)}
+        told = [(str(k).replace("_", " "), plain(f"{name} {k}", v)) for k, v in value.items() if k not in deeper]
+        if told:
+            yield name.replace("spent seconds", "time spent"), ", ".join(f"{k} {text}" for k, text in told if text)
+        yield from flat(deeper, f"{name} ")
+
+
+def plain(name: str, value: Any) -> str:
+    """The value of a fact as people write it; empty where it says nothing."""
+    if value is None or value == "" or value == []:
+        return ""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, (list, tuple)):
+        return ", ".join(str(item) for item in value)
+    if name == "started" and isinstance(value, (int, float)):
+        return _date(float(value))
+    if isinstance(value, float):
+        kind = "s" if "seconds" in name else "fraction" if name.startswith("overhead") else ""
+        return quantity(value, kind)
+    return whole_number(value) if isinstance(value, int) and abs(value) >= 10_000 else str(value)
 
 
 def _date(seconds: float) -> str:

@@ -29,7 +29,7 @@ def build(view: RunView) -> Mapping[str, Any]:
     return {
         "grade": grade(view.diagnosis),
         "sentence": sentence(view, roots),
-        "detail": roots[0].finding.message if roots else watched(view),
+        "detail": roots[0].message if roots else watched(view),
         "about": about(view),
         "remedy": remedies[0] if remedies else None,
         "verdict": view.diagnosis.verdict,
