@@ -12,6 +12,8 @@ PAGES = ["README.md", "CONTRIBUTING.md", *sorted(str(p.relative_to(REPOSITORY)) 
 QUOTE = re.compile(r"^`(?P<path>[\w./-]+)`[^\n]*\n\n```\w*\n(?P<code>.*?)^```", flags=re.DOTALL | re.MULTILINE)
 QUOTES = [(match["path"], match["code"]) for match in QUOTE.finditer((REPOSITORY / "docs" / "how-it-works.md").read_text(encoding="utf-8"))]
 
+WRITTEN_LATER = {"benchmarks/overhead.json", "nndoctor/integrations/", "nndoctor/sinks/"}
+
 
 @pytest.mark.parametrize(("path", "code"), QUOTES, ids=[f"{i}-{path}" for i, (path, _) in enumerate(QUOTES)])
 def test_quoted_lines_stand_in_the_file_in_that_order(path: str, code: str) -> None:
@@ -36,4 +38,4 @@ def test_links_between_pages_lead_somewhere(page: str) -> None:
 def test_files_named_in_the_text_exist(page: str) -> None:
     text = (REPOSITORY / page).read_text(encoding="utf-8")
     for name in re.findall(r"`((?:nndoctor|rulesets|tests|benchmarks|scripts|examples|docs)/[\w./-]+)`", text):
-        assert (REPOSITORY / name).exists() or "your-" in name or name.endswith("/"), f"{page} names {name}"
+        assert (REPOSITORY / name).exists() or "your-" in name or name in WRITTEN_LATER, f"{page} names {name}"
