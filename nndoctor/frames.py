@@ -125,7 +125,7 @@ def _derive_layers(values: dict[str, Values], targets: Targets) -> None:
 
     gradient, snr = known("param.grad.norm"), known("param.grad.snr")
     weight, update = known("param.weight.norm"), known("param.update.norm")
-    nonfinite = known("param.grad.nonfinite")
+    nonfinite, broken = known("param.grad.nonfinite"), known("param.weight.nonfinite")
     with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
         if gradient is not None:
             square = total(gradient**2)
@@ -133,13 +133,14 @@ def _derive_layers(values: dict[str, Values], targets: Targets) -> None:
             put("grad.rms", np.sqrt(square / total(np.where(np.isnan(gradient), np.nan, sizes[: gradient.size]))))
         if nonfinite is not None:
             put("grad.nonfinite", total(nonfinite))
+        if broken is not None:
+            put("weight.nonfinite", total(broken))
         if snr is not None:
             size = np.where(np.isnan(snr), np.nan, sizes[: snr.size])
             put("grad.snr", total(snr * size) / total(size))
         if weight is not None:
             of_matrices = total(weight**2, matrix)
             put("weight.norm", np.sqrt(np.where(np.isnan(of_matrices), total(weight**2), of_matrices)))
-            put("weight.nonfinite", total((~np.isfinite(weight)).astype(np.float64)))
             if update is not None:
                 ratio = np.sqrt(total(update**2, matrix) / of_matrices)
                 put("update.ratio", np.where(of_matrices > 0, ratio, np.nan))

@@ -209,6 +209,7 @@ _WEIGHTS = _signals(
 ) + _signals(
     "param",
     ("param.weight.norm", "1", "L2 norm of the parameter, estimated on the sketch (exact for small tensors)."),
+    ("param.weight.nonfinite", "0 or 1", "1 if the sketched elements of the parameter hold a NaN or an infinity."),
     ("param.weight.std", "1", "Standard deviation of the sketched elements."),
     ("param.weight.gain", "1", "Standard deviation times sqrt(fan_in): about 1 for LeCun, 1.41 for He initialisation.", "He et al. 2015, Delving deep into rectifiers, eq. 10"),
     ("param.weight.constant", "0 or 1", "1 if all sketched elements of a weight of two or more dimensions are equal."),

@@ -32,6 +32,7 @@ PRE_SIGNALS = (
     "param.grad.snr",
     "param.grad.cosine",
     "param.weight.norm",
+    "param.weight.nonfinite",
     "param.weight.std",
     "param.weight.gain",
     "param.weight.constant",
@@ -239,6 +240,7 @@ def _weight_statistics(rows: _Rows) -> dict[str, torch.Tensor]:
     enough = sketch.count >= 64
     return {
         "param.weight.norm": (square * sketch.scale).sqrt(),
+        "param.weight.nonfinite": (~torch.isfinite(square)).float(),
         "param.weight.std": std,
         "param.weight.gain": torch.where(rows.matrix_like, std * rows.fan_in.sqrt(), missing),
         "param.weight.constant": torch.where(rows.matrix_like & (sketch.count > 1), (spread == 0).float(), missing),
