@@ -40,6 +40,10 @@ LOOK_INTERVAL = 0.2
 RENEW_INTERVAL = 10.0
 """Seconds after which everything is drawn again, in case the user cleared the screen or ran a full-screen program."""
 
+RESIZE_PAUSE = 0.4
+"""Seconds without a change of size before the panel comes back after one. While a window is dragged, tmux has the new
+size long before it tells (it waits 250 ms between two notices); rows placed by the old one would hit the user's lines."""
+
 CALM_DOWN = 5.0
 """Seconds for which fewer rows must suffice before the panel shrinks, so that it does not flutter."""
 
@@ -127,11 +131,11 @@ class FooterDisplay:
         self._lock = threading.Lock()  # one writer at a time; a signal handler never waits for it for long
         self._state: PanelState | None = None
         self._drawn_state: PanelState | None = None
-        self._drawn_size = Size(0, 0)
+        self._size: Size | None = None  # as last seen; None: not seen yet
+        self._draw_from = -1e9  # no drawing before this time
         self._drawn_at = self._renewed_at = self._big_at = -1e9
         self._asked_at = -1e9
         self._calming = False  # more rows are held than needed, until it is sure that they will not be
-        self._lines: list[str] = []
         self._closed = False
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
@@ -177,14 +181,17 @@ class FooterDisplay:
         if self._closed or self._state is None:
             return
         now, size = self._clock(), self._tty.size()
-        resized = size != self._drawn_size
         waiting = self._state is not self._drawn_state or self._calming or now - self._renewed_at >= RENEW_INTERVAL
-        if not resized and not (waiting and now - self._drawn_at >= REDRAW_INTERVAL):
-            return
-        if not self._tty.foreground():
+        due = waiting and now >= self._draw_from and now - self._drawn_at >= REDRAW_INTERVAL
+        if (size == self._size and not due) or not self._tty.foreground():
             return
         with _held(self._lock, timeout=1.0) as held:
-            if held and not self._closed:
+            if not held or self._closed:
+                return
+            if self._size not in (None, size):
+                self._step_aside(size)
+            elif due:
+                self._size = size
                 self._draw(self._state, size, now)
 
     # -- drawing
@@ -192,18 +199,21 @@ class FooterDisplay:
     def _draw(self, state: PanelState, size: Size, now: float) -> None:
         rows = self._rows_for(state, size, now)
         lines = panel_lines(state, size.columns, rows, ascii=self._tty.ascii) if rows else []
-        self._lines = self._tty.ansi(lines, size.columns)
-        self._lines += [""] * (rows - len(lines))
+        drawn = self._tty.ansi(lines, size.columns)
+        drawn += [""] * (rows - len(lines))
         renew = now - self._renewed_at >= RENEW_INTERVAL
-        self._put(self._lines, size, renew=renew)
-        self._drawn_state, self._drawn_size, self._drawn_at = state, size, now
+        text = self._region.frame(drawn, size, renew=renew)
         if renew:
             self._renewed_at = now
-
-    def _put(self, lines: Sequence[str], size: Size, *, renew: bool = False) -> None:
-        text = self._region.frame(lines, size, renew=renew)
         if text and not self._tty.write(text):
             self._renewed_at = -1e9  # part of it may be missing: draw all of it next time
+        self._drawn_state, self._drawn_at = state, now
+
+    def _step_aside(self, size: Size) -> None:
+        """The terminal has a new size: take the panel away, and bring it back when the size has settled."""
+        self._tty.write(self._region.release(size))
+        self._size, self._drawn_state = size, None
+        self._draw_from = self._clock() + RESIZE_PAUSE
 
     def _rows_for(self, state: PanelState, size: Size, now: float) -> int:
         """As many rows as the state wants and the terminal can spare; fewer only after a while of calm."""
@@ -253,16 +263,16 @@ class FooterDisplay:
             return
         with _held(self._lock, timeout=0.2):
             self._tty.write(self._region.release(self._tty.size()))
-            self._drawn_size = Size(0, 0)
+            self._drawn_state = None
 
     def _resized(self) -> None:
-        """From a signal handler, before the program prints again: the rows we had, at their new place."""
+        """From a signal handler, and so before the program prints again."""
         if self._closed or not self._region.rows or os.getpid() != self._pid:
             return
         with _held(self._lock, timeout=0) as held:
             size = self._tty.size()
-            if held and size != self._drawn_size and self._tty.foreground():
-                self._put(self._lines[: rows_to_spare(size)], size)
+            if held and size != self._size and self._tty.foreground():
+                self._step_aside(size)
 
 
 class SignalChain:

@@ -129,27 +129,42 @@ def test_due_spares_the_caller_states_that_would_not_be_drawn() -> None:
     assert stage.footer.due()
 
 
-def test_a_new_size_is_seen_at_the_next_look_without_a_signal() -> None:
+def test_it_steps_aside_while_the_terminal_changes_its_size_and_comes_back_at_its_place() -> None:
     stage = Stage()
     stage.show(SICK)
     stage.tty.terminal.resize(60, 18)
     stage.footer.tick()
+    assert stage.region == (0, 17)
+    assert not any("nndoctor" in line for line in stage.screen)
+    stage.show(SICK, after=0.2)
+    assert stage.region == (0, 17)
+    stage.show(SICK)
     assert stage.region == (0, 11)
     assert stage.screen[12].startswith("── nndoctor")
-    stage.tty.terminal.resize(120, 40)
-    stage.footer.tick()
-    assert stage.region == (0, 31)
-    assert sum("nndoctor ·" in line for line in stage.screen) == 1
+
+
+def test_a_size_that_goes_on_changing_is_waited_for() -> None:
+    stage = Stage()
+    stage.show(SICK)
+    for lines in range(25, 40):
+        stage.tty.terminal.resize(80, lines)
+        stage.show(SICK, after=0.3)
+        assert stage.region == (0, lines - 1)
+    stage.show(SICK)
+    assert stage.region == (0, 30)
+    assert sum("nndoctor ·" in line for line in stage.tty.terminal.everything()) == 1
 
 
 def test_a_terminal_that_became_tiny_is_left_alone_until_it_grows() -> None:
     stage = Stage()
     stage.show(SICK)
     stage.tty.terminal.resize(80, 5)
-    stage.footer.tick()
+    for _ in range(3):
+        stage.show(SICK)
     assert stage.region == (0, 4)
     stage.tty.terminal.resize(80, 24)
-    stage.footer.tick()
+    for _ in range(3):
+        stage.show(SICK)
     assert stage.region == (0, 15)
 
 

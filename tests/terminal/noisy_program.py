@@ -1,9 +1,9 @@
 """A training script's worth of output, from every place that output comes from, under the live panel.
 
-    python noisy_program.py UI PAUSE ROUNDS
+    python noisy_program.py UI PAUSE ROUNDS|FILE
 
-Every line carries its number, so that a test can ask for each of them afterwards. The panel grows to its eight rows
-in the middle third of the rounds and is healthy before and after.
+Every line carries its number, so that a test can ask for each of them afterwards. The program runs for so many rounds,
+or until FILE exists. The panel is healthy for the first rounds and then grows to its eight rows.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ import logging
 import os
 import sys
 import time
-from dataclasses import replace
+from collections.abc import Iterator
+from itertools import count, takewhile
 
 from tqdm import tqdm
 
@@ -52,15 +53,23 @@ def state_at(step: int, rounds: int) -> PanelState:
         layers=LayerStrip("grad.norm", ("blocks[/x]", "fc1", "fc2", "out"), (1.0, 0.5, 0.1, 0.2), (1.0, 0.7, 0.1, 0.3), (0,), 0),
         pending=2,
     )
-    return with_diagnosis(measured, SICK if rounds / 3 <= step < 2 * rounds / 3 else HEALTHY)
+    return with_diagnosis(measured, SICK if step >= 30 else HEALTHY)
 
 
-def main(ui: str, pause: float, rounds: int) -> None:
+def rounds_until(end: str) -> Iterator[int]:
+    if end.isdigit():
+        yield from range(int(end))
+    else:
+        yield from takewhile(lambda _: not os.path.exists(end), count())
+
+
+def main(ui: str, pause: float, end: str) -> None:
     logging.basicConfig(format="%(levelname)s %(message)s", level=logging.INFO)
     libc = ctypes.CDLL(None)
     display = choose_display(ui, None)  # type: ignore[arg-type]
-    for step in tqdm(range(rounds), mininterval=0.0, ncols=50, desc="bar", leave=True):
-        display.show(state_at(step, rounds))
+    step = 0
+    for step in tqdm(rounds_until(end), mininterval=0.0, ncols=50, desc="bar", leave=True, total=400):
+        display.show(state_at(step, 400))
         kind = step % 5
         if kind == 0:
             tqdm.write(f"[{step:04d}] through tqdm.write end")
@@ -79,13 +88,9 @@ def main(ui: str, pause: float, rounds: int) -> None:
         if step % 20 == 0:
             os.system(f"echo; echo '<{step:04d}> echoed by a shell end'")
         time.sleep(pause)
-    display.close(state_diagnosis())
-    print("program done")
-
-
-def state_diagnosis() -> Diagnosis:
-    return SICK
+    display.close(SICK)
+    print(f"program done after {step + 1} rounds")
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], float(sys.argv[2]), int(sys.argv[3]))
+    main(sys.argv[1], float(sys.argv[2]), sys.argv[3])
