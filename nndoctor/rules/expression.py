@@ -586,5 +586,5 @@ def _make(
     extra = f";{number!r};{fraction!r}" if operation in ("window", "initial", "held", "over") else ""
     return Expression(
         operation, name, arguments, axis, condition, number, fraction,
-        key=f"{operation}:{name}({inner}{extra})", span=_span(node),
+        key=f"{operation}:{name}({inner}{extra})", span=_span(node), size=size,
     )  # fmt: skip
