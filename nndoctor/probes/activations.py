@@ -32,6 +32,7 @@ from nndoctor.probes.stats import (
 from nndoctor.probes.units import UnitWindows
 
 MEASURED_CALLS = 4  # of one layer in one step: with more, the cost would depend on the length of a loop
+UNIT_ELEMENTS = 1 << 16  # of a ReLU's output that its units' maxima are taken from in one call
 SOFTMAX_ELEMENTS = 1 << 18
 QUIET_STEPS = 2  # sampled steps without a functional activation before the search for them becomes rare
 QUIET_EVERY = 16
@@ -40,6 +41,15 @@ GOLDEN = 0.6180339887498949  # successive multiples are spread evenly over [0, 1
 
 CHANNELS_FIRST = (nn.modules.conv._ConvNd, nn.modules.batchnorm._NormBase, nn.GroupNorm)
 CHANNELS_LAST = (nn.Linear, nn.Bilinear, nn.LayerNorm, nn.Embedding, nn.RNNBase, nn.MultiheadAttention)
+PASSING_ON: tuple[type[nn.Module], ...] = (
+    nn.ReLU,
+    nn.ReLU6,
+    nn.Identity,
+    nn.Flatten,
+    nn.modules.pooling._MaxPoolNd,
+    nn.modules.pooling._AdaptiveMaxPoolNd,
+    *DROPOUTS,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +62,8 @@ class Nature:
     """True for a convolution or batch normalisation, False for a linear layer, None for what leaves it as it was."""
     batch_norm: bool = False
     mode_matters: bool = False
+    passes_on: bool = False
+    """It hands on what it got and cannot make anything non-finite itself, so the layer before it gives the alarm."""
 
 
 def nature_of(module: nn.Module) -> Nature:
@@ -61,6 +73,7 @@ def nature_of(module: nn.Module) -> Nature:
         channels_first=True if isinstance(module, CHANNELS_FIRST) else False if isinstance(module, CHANNELS_LAST) else None,
         batch_norm=isinstance(module, nn.modules.batchnorm._BatchNorm),
         mode_matters=_mode_matters(module),
+        passes_on=isinstance(module, PASSING_ON),
     )
 
 
@@ -291,7 +304,8 @@ class ActivationProbe:
         unit_dim = unit_dimension(tensor.ndim, self._step.channels_first)
         sample = self._samples.take(number, turn, tensor, unit_dim, self._phase)
         if sample is not None:
-            self._samples.watch(tensor.device, self._measure_activation(number, tensor, sample, unit_dim))
+            self._samples.watch(tensor.device, None if self._natures[number].passes_on else full_sum(tensor))
+            self._measure_activation(number, tensor, sample, unit_dim)
 
     def _turn(self, number: int, calls: int) -> int | None:
         """Which of the measured calls this is, None if it is left out: they are spread over as many as there were last time."""
@@ -299,28 +313,29 @@ class ActivationProbe:
         turn, rest = divmod(calls, every)
         return turn if turn < MEASURED_CALLS and rest == self._sampled_steps % every else None
 
-    def _measure_activation(
-        self, number: int, tensor: torch.Tensor, sample: torch.Tensor, unit_dim: int | None
-    ) -> torch.Tensor:
-        """Find dead and saturated units; a scalar that is not finite if any element of `tensor` is not."""
+    def _measure_activation(self, number: int, tensor: torch.Tensor, sample: torch.Tensor, unit_dim: int | None) -> None:
+        """Find dead and saturated units."""
         nature = self._natures[number]
         activation = nature.activation
         if activation is None:
-            return full_sum(tensor)
+            return
         if activation.can_die and unit_dim is not None:
+            part = self._part(tensor, UNIT_ELEMENTS)
             positions_are_samples = unit_dim == tensor.ndim - 1
-            samples = tensor.numel() // tensor.shape[unit_dim] if positions_are_samples else tensor.shape[0]
-            maxima = unit_maximum(tensor, unit_dim)
-            self._units.add(number, maxima, samples)
-            return full_sum(maxima)  # a ReLU hands NaN and infinity on to the maximum, and has no minus infinity
-        if activation.limits is not None:
+            samples = part.numel() // part.shape[unit_dim] if positions_are_samples else part.shape[0]
+            self._units.add(number, unit_maximum(part, unit_dim), samples)
+        elif activation.limits is not None:
             self._step.saturated.setdefault(number, []).append(saturated_units(sample, activation.limits))
         elif activation.softmax and tensor.ndim >= 3:  # of two dimensions: a classifier's answer, which may be sure
             dim = softmax_dimension(tensor.ndim, nature.softmax_dim) % tensor.ndim
             if tensor.shape[dim] > 1:
-                part = tensor[:: -(-tensor.numel() // SOFTMAX_ELEMENTS)] if dim != 0 else tensor
+                part = self._part(tensor, SOFTMAX_ELEMENTS) if dim != 0 else tensor
                 self._step.saturated.setdefault(number, []).append(saturated_rows(part, dim))
-        return full_sum(tensor)
+
+    def _part(self, tensor: torch.Tensor, elements: int) -> torch.Tensor:
+        """Equally spaced entries of the batch, other ones in every step, with about that many elements."""
+        every = min(-(-tensor.numel() // elements), tensor.shape[0])
+        return tensor if every == 1 else tensor[int(self._phase * every) :: every]
 
     # the end of a step
 

@@ -13,6 +13,10 @@ from torch import nn
 from nndoctor.discovery import ModelIndex, clean_name, unwrap
 from nndoctor.probes.base import Hook
 
+# Not public, hence looked up here only; a torch without them has nothing to tell.
+_current_graph_task: Callable[[], int] = getattr(torch._C, "_current_graph_task_id", lambda: -1)
+_current_transform: Callable[[], Any] = getattr(torch._C._functorch, "peek_interpreter_stack", lambda: None)
+
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Place:
@@ -77,14 +81,12 @@ def fuses_now(module: nn.Module) -> bool:
 
 def in_backward() -> bool:
     """Whether autograd is running a backward pass in this thread: a checkpointed forward is repeated there."""
-    task: Callable[[], int] | None = getattr(torch._C, "_current_graph_task_id", None)
-    return task is not None and task() != -1
+    return _current_graph_task() != -1
 
 
 def is_transformed() -> bool:
     """Whether this code is being traced, compiled or mapped (vmap), so that tensors hold no values to read."""
-    stack: Callable[[], Any] | None = getattr(torch._C._functorch, "peek_interpreter_stack", None)
-    return torch.compiler.is_compiling() or torch._C._get_tracing_state() is not None or (stack is not None and stack() is not None)
+    return torch.compiler.is_compiling() or torch._C._get_tracing_state() is not None or _current_transform() is not None
 
 
 class HookSet:

@@ -36,6 +36,7 @@ class Board:
     """The samples of one step on one device: a row of the buffer per measured call."""
 
     samples: torch.Tensor  # (rows, SAMPLES, COLUMNS)
+    quiet: torch.Tensor  # zero, the alarm of outputs that need none
     rows: int = 0
     order: list[Slot] = field(default_factory=list)
     sums: list[torch.Tensor] = field(default_factory=list)
@@ -95,14 +96,15 @@ class Samples:
         self._turn += 1
         return slot.target
 
-    def watch(self, device: torch.device, total: torch.Tensor) -> None:
-        """The alarm of the output taken last on `device`: a float32 scalar, not finite if the output was not."""
-        self._boards[device].sums.append(total)
+    def watch(self, device: torch.device, total: torch.Tensor | None) -> None:
+        """The alarm of the output taken last on `device`: a float32 scalar, not finite if the output was not; or none."""
+        board = self._boards[device]
+        board.sums.append(board.quiet if total is None else total)
 
     def _new_slot(self, layer: int, call: int, device: torch.device) -> Slot:
         board = self._boards.get(device)
         if board is None:
-            board = Board(torch.zeros(FIRST_ROWS, SAMPLES, COLUMNS, device=device))
+            board = Board(torch.zeros(FIRST_ROWS, SAMPLES, COLUMNS, device=device), torch.zeros((), device=device))
             self._boards[device] = board
         if board.rows == len(board.samples):
             board.samples = torch.cat((board.samples, torch.zeros_like(board.samples)))

@@ -156,10 +156,8 @@ def full_sum(tensor: torch.Tensor) -> torch.Tensor:
 
 def unit_maximum(tensor: torch.Tensor, unit_dim: int) -> torch.Tensor:
     """The largest value of each unit: all dimensions but `unit_dim` are reduced, (units,)."""
-    if tensor.ndim > 2 and tensor.stride(unit_dim) == 1:  # channels last in memory: reducing its rows is 20 times faster
-        tensor, unit_dim = tensor.movedim(unit_dim, -1), tensor.ndim - 1
-        if tensor.is_contiguous():
-            return tensor.flatten(0, -2).amax(0)
+    if tensor.stride(unit_dim) == 1:  # channels last in memory: reducing rows is 20 times faster, even after a copy
+        return tensor.movedim(unit_dim, -1).flatten(0, -2).amax(0)
     return tensor.amax([dim for dim in range(tensor.ndim) if dim != unit_dim])
 
 
