@@ -74,7 +74,7 @@ class Follower:
         )
         if rules is None:  # what is not recorded is not known: say neither that rules passed nor how many there were
             silent = not any(f.severity > Severity.INFO and f.suppressed is None for f in self.findings)
-            verdict = f"No problems found in {diagnosis.steps} steps." if silent else diagnosis.verdict
+            verdict = f"No problems found in {diagnosis.steps} step{'s' * (diagnosis.steps != 1)}." if silent else diagnosis.verdict
             state = replace(state, rules_ok=None, not_examined=None, verdict=verdict)
         return state
 
