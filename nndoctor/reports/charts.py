@@ -276,10 +276,12 @@ def duration(seconds: float) -> str:
 def ticks(low: float, high: float, log: bool, wanted: int = 4) -> list[float]:
     """Round values inside [low, high] to write beside an axis; at least one."""
     if log:
-        first, last = math.ceil(math.log10(low) - 1e-9), math.floor(math.log10(high) + 1e-9)
-        stride = max(1, math.ceil((last - first + 1) / wanted))
-        found = [10.0**power for power in range(first, last + 1, stride)]
-        return found if len(found) > 1 else [low * (high / low) ** 0.06, high / (high / low) ** 0.06]
+        span = math.log10(high / low)
+        within = (1,) if span > 2 else (1, 3) if span > 1 else (1, 2, 3, 5, 7)
+        stride = max(1, math.ceil(span / wanted))
+        powers = (power for power in range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1) if power % stride == 0)
+        found = [value for power in powers for factor in within if low <= (value := float(f"{factor}e{power}")) <= high]
+        return found or [low]
     span = high - low
     if not span > 0 or not math.isfinite(span):
         return [low]
