@@ -437,7 +437,7 @@ def find_run(run: str | None, root: Path = RUN_ROOT) -> Path:
 
     Args:
         run: None for the newest; otherwise a folder (or the record file in it), the name of a folder in `root`, or
-            any part of such a name that only one has.
+            any part of such a name that only one has, or the name that a run was given (the newest of that name).
 
     Raises:
         RecordError: no such run, or several; the message lists the candidates.
@@ -455,6 +455,9 @@ def find_run(run: str | None, root: Path = RUN_ROOT) -> Path:
     matches = [name for name in names if name == run] or [name for name in names if run and run in name]
     if len(matches) == 1:
         return root / matches[0]
+    named = [summary.folder for summary in list_runs(root) if summary.name == run]
+    if named:
+        return named[0]
     if matches:
         raise RecordError(f"{run!r} could be any of {_listed(matches)} in {root}: give more of the name")
     if folder.is_dir():

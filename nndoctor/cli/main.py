@@ -84,10 +84,10 @@ def _is_of(error: Exception, module: str, name: str) -> bool:
 
 
 def _run_app(arguments: Sequence[str]) -> int:
-    from nndoctor.cli.app import app
+    from nndoctor.cli.app import app_for
 
     try:
-        app(args=list(arguments), prog_name="nndoctor")
+        app_for(arguments)(args=list(arguments), prog_name="nndoctor")
     except SystemExit as stop:  # Typer ends with it in every case, usage errors included
         return stop.code if isinstance(stop.code, int) else 0 if stop.code is None else 1
     return 0

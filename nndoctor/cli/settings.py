@@ -10,6 +10,7 @@ import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -137,18 +138,21 @@ def nearest_file(folder: Path) -> tuple[Path, Mapping[str, Any]] | None:
 
 
 def _read_toml(path: Path) -> Mapping[str, Any]:
+    toml = _toml_reader(path)
     try:
-        import tomllib
-    except ImportError:  # Python 3.10
-        try:
-            import tomli as tomllib
-        except ImportError:
-            raise UsageError(f"{path}: reading it with Python 3.10 needs a package: pip install tomli") from None
-    try:
-        data: Mapping[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        data: Mapping[str, Any] = toml.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:  # TOMLDecodeError and UnicodeDecodeError are both
         raise UsageError(f"{path} is not valid TOML: {error}") from error
     return data
+
+
+def _toml_reader(path: Path) -> Any:
+    for name in ("tomllib", "tomli"):  # Python 3.10 brings none of its own
+        try:
+            return import_module(name)
+        except ImportError:
+            continue
+    raise UsageError(f"{path}: reading it with Python 3.10 needs a package: pip install tomli")
 
 
 def _checked(table: Mapping[str, Any], origin: str, base: Path | None) -> dict[str, Value]:

@@ -11,9 +11,6 @@ import typer
 from nndoctor.cli.output import UsageError
 from nndoctor.cli.settings import UI_CHOICES, Value, load_settings
 
-PASS_THROUGH = {"allow_extra_args": True, "ignore_unknown_options": False, "allow_interspersed_args": False}
-"""Options end at the first word that is none: what follows belongs to the script."""
-
 UiOption = Annotated[
     str | None, typer.Option(metavar="|".join(UI_CHOICES), help="The live panel.  [default: the setting ui]")
 ]
