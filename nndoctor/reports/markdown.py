@@ -12,17 +12,21 @@ from nndoctor.reports.sections.measured import flat, overhead, sampling
 from nndoctor.reports.text_safety import clean
 from nndoctor.reports.view import RunView, grade, spelled
 
-_SPECIAL = re.compile(r"([\\`*_{}\[\]()#+!|~<>&-])")
+_SPECIAL = re.compile(r"[\\`*_{}\[\]()#|~<>&@]|(?<=:)/(?=/)|^[-+=]|^\d+[.)]")
+_ENTITIES = {"<": "&lt;", ">": "&gt;", "&": "&amp;", "@": "&#64;"}
 
 
 def escaped(text: object) -> str:
-    """`text` on one line as literal Markdown: no markup, no HTML, no link, whatever it holds.
+    """`text` on one line as literal Markdown: no markup, no HTML, no link, no mention, whatever it holds.
 
     >>> escaped("blocks[/x] <b>")
     'blocks\\\\[/x\\\\] &lt;b&gt;'
     """
-    plain = _SPECIAL.sub(lambda found: {"<": "&lt;", ">": "&gt;", "&": "&amp;"}.get(found[1], "\\" + found[1]), clean(text))
-    return plain.replace("://", ":\\//").replace("@", "&#64;").replace("-", "-") if plain else plain
+
+    def literal(found: re.Match[str]) -> str:
+        return _ENTITIES.get(found[0]) or f"{found[0][:-1]}\\{found[0][-1]}"
+
+    return _SPECIAL.sub(literal, clean(text))
 
 
 def code(text: object) -> str:

@@ -67,7 +67,7 @@ def test_text_of_a_healthy_run_names_no_cause() -> None:
 
 def test_markdown_has_headings_tables_and_a_diff(ill: RunView) -> None:
     told = markdown.render(ill)
-    assert told.startswith("# resnet20\\-a3f1: D, ill\n")
+    assert told.startswith("# resnet20-a3f1: D, ill\n")
     assert "### Learning rate too high" in told
     assert "```diff\n- lr: 3e-3\n+ lr: 2e-4\n```" in told
     for block in re.findall(r"(?:^\|.*\n)+", told, re.M):
