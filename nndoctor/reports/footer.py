@@ -21,6 +21,7 @@ from collections.abc import Callable, Sequence
 from io import StringIO
 from types import FrameType
 from typing import Any, Protocol, TextIO
+from weakref import WeakMethod
 
 from rich.console import Console
 from rich.text import Text
@@ -300,8 +301,12 @@ class SignalChain:
                 self._former[number] = former
                 if resize:  # a system call of the program must not fail because a window changed
                     signal.siginterrupt(number, False)
+        if self._former and hasattr(os, "register_at_fork"):
+            forked = WeakMethod(self.remove)  # a fork hook cannot be taken back: it must not keep us alive
+            os.register_at_fork(after_in_child=lambda: (chain := forked()) and chain())
 
     def remove(self) -> None:
+        """Give the signals back to whom they belonged, except those that somebody else has taken since."""
         if threading.current_thread() is not threading.main_thread():
             return
         for number, former in self._former.items():

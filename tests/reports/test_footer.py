@@ -278,6 +278,21 @@ def test_a_handler_that_the_user_set_later_is_not_taken_away() -> None:
         signal.signal(signal.SIGTERM, former)
 
 
+def test_a_forked_child_has_the_handlers_of_before() -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    chain = SignalChain(lambda: None, lambda: None)
+    try:
+        chain.install()
+        assert signal.getsignal(signal.SIGTERM) is not before
+        child = os.fork()
+        if child == 0:
+            os._exit(0 if signal.getsignal(signal.SIGTERM) is before else 1)
+        assert os.waitpid(child, 0)[1] == 0
+        assert signal.getsignal(signal.SIGTERM) is not before
+    finally:
+        chain.remove()
+
+
 def test_outside_the_main_thread_no_handler_is_touched() -> None:
     before = signal.getsignal(signal.SIGTERM)
     thread = threading.Thread(target=lambda: SignalChain(lambda: None, lambda: None).install())

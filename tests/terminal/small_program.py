@@ -28,9 +28,12 @@ if how == "fork":
         display.show(state_at(10, 100))
         sys.exit("child leaves by sys.exit")
     os.waitpid(child, 0)
+    ready, tell = os.pipe()
     other = os.fork()
     if other == 0:
+        os.write(tell, b"!")
         time.sleep(60)
+    os.read(ready, 1)  # a signal before the interpreter is set up in the child would be lost
     os.kill(other, 15)
     print("child ended with", os.waitstatus_to_exitcode(os.waitpid(other, 0)[1]), flush=True)
 time.sleep(60)
