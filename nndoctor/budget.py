@@ -1,7 +1,7 @@
 """Decides what is measured on which step, so that the cost stays inside the promise.
 
 Open loop: the cadence of a tier is the smallest power of two at which its own measured cost is within
-its share of the step; it rises at once and falls only by a factor of four. A token bucket is the hard
+its share of the step (three times the share at one step in 32, the floor for very short steps); it rises at once and falls only by a factor of four. A token bucket is the hard
 stop. Every input is handed in, so tests need no clock.
 """
 
@@ -56,12 +56,22 @@ class Cadence:
         self.cost = seconds if self.cost is None else max(0.0, self.cost + 0.3 * (seconds - self.cost))
         if not self.step_time:
             return
-        need = self.cost / (self.share * self.step_time)
         every = self.fastest
-        while every < need and every < self.slowest:
+        while every < self.slowest and not self._affords(every):
             every *= 2
         if self.every is None or every > self.every or every <= self.every // 4:
             self.every = every
+
+    def _affords(self, every: int) -> bool:
+        """Whether the cost of a sample, spread over `every` steps, is within the share.
+
+        From one step in 32 on, three times the share will do: very short steps would else hardly be
+        looked at, and a short run not at all.
+        """
+        assert self.cost is not None
+        assert self.step_time is not None
+        allowance = self.share * (3 if every >= SLOWEST_BY_DEFAULT else 1)
+        return self.cost <= allowance * self.step_time * every
 
     @property
     def affordable(self) -> bool:
@@ -111,13 +121,13 @@ class Budget:
         return SLOWEST_BY_DEFAULT if learnt is None else learnt
 
     def _overdrawn(self, step: int) -> bool:
-        """The hard stop: what was spent since the dense phase is beyond the budget and a burst of 20 steps' worth."""
+        """The hard stop: what was spent since the dense phase is beyond four times the budget and a burst."""
         if self.cadence is not None:
             return False
         typical = next((c.step_time for c in self.tiers.values() if c.step_time), None)
         if typical is None:
             return False
-        return self.spent_after_dense > 2 * self.budget * self.elapsed + self.budget * 64 * typical
+        return self.spent_after_dense > 4 * self.budget * self.elapsed + self.budget * 256 * typical
 
     def step_took(self, step: int, seconds: float, own: float, sampled: bool) -> None:
         """Book one step: wall seconds in all, and the doctor's own part."""

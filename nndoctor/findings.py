@@ -230,16 +230,21 @@ def describe_fix(fix: Fix) -> str:
     return "set " + ", ".join(f"{key}={format_value(value)}" for key, value in fix.set.items())
 
 
+def _counted(number: int, thing: str) -> str:
+    """``1 layer``, ``10 000 steps``."""
+    return f"{number:,} {thing}{'s' * (number != 1)}".replace(",", " ")
+
+
 def verdict(diagnosis: Diagnosis) -> str:
     """The one sentence that sums a diagnosis up."""
     loud = [f for f in diagnosis.findings if f.severity > Severity.INFO and f.suppressed is None]
     if not loud:
-        steps = f"{diagnosis.steps:,}".replace(",", " ")
-        return f"No problems found in {steps} steps ({diagnosis.rules} rules, {diagnosis.layers} layers)."
+        seen = f"{_counted(diagnosis.rules, 'rule')}, {_counted(diagnosis.layers, 'layer')}"
+        return f"No problems found in {_counted(diagnosis.steps, 'step')} ({seen})."
     roots = diagnosis.root_causes
     names = ", ".join(dict.fromkeys(f.diagnosis for f in roots)) or loud[0].diagnosis
     first = roots[0] if roots else loud[0]
-    counted = f"{len(loud)} finding{'s' * (len(loud) != 1)}, {len(roots)} root cause{'s' * (len(roots) != 1)}"
+    counted = f"{_counted(len(loud), 'finding')}, {_counted(len(roots), 'root cause')}"
     remedy = f" -> {describe_fix(first.fixes[0])}" if first.fixes else ""
     return f"{counted}: {names}{remedy} (nndoctor explain {first.rule})"
 
