@@ -66,7 +66,8 @@ def load_text(text: str, catalogue: Catalogue = CATALOGUE, source: str = "rulese
     loader = _Loader(catalogue)
     document, problems = parse_yaml(text, source)
     loader.problems += problems
-    loader.add_documents([document], Path.cwd())
+    if document.root is not None or not problems:
+        loader.add_documents([document], Path.cwd())
     return loader.finish()
 
 
@@ -150,12 +151,13 @@ class _Loader:
         self._loaded.add(path)
         self._loading.append(path)
         self._sources.append(str(source))
-        documents = []
-        for file in _files(path):
+        documents, files = [], _files(path)
+        for file in files:
             document, problems = read(file, _shown_path(file))
             self.problems += problems
-            documents.append(document)
-        if not documents:
+            if document.root is not None or not problems:
+                documents.append(document)
+        if not files:
             self.problems.append(Problem("the folder holds no .yaml file", str(source)))
         self.add_documents(documents, path if path.is_dir() else path.parent)
         self._loading.pop()
@@ -164,8 +166,6 @@ class _Loader:
         """Files that belong together: the defaults of one hold for all."""
         unit: list[tuple[RulesetModel, Document]] = []
         for document in documents:
-            if document.root is None and document.text.strip():
-                continue  # could not be read, which is told already
             model, problems = check(document)
             self.problems += problems
             if model is not None:

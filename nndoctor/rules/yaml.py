@@ -8,9 +8,10 @@ YAML ever acts. What a ruleset needs is accepted: mappings, lists, text, numbers
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, TypeAlias
 
 import yaml
@@ -18,7 +19,7 @@ import yaml
 from nndoctor.rules.problems import Problem
 
 MOST_BYTES = 512 * 1024
-MOST_NODES = 20_000
+MOST_NODES = 10_000
 MOST_DEPTH = 32
 
 _NUMBER = re.compile(r"[-+]?(?:\d[\d_]*(?:\.\d*)?|\.\d+)(?:[eE][-+]?\d+)?\Z")
@@ -27,6 +28,15 @@ _INFINITE = {".inf": float("inf"), "+.inf": float("inf"), "-.inf": float("-inf")
 
 Step: TypeAlias = "str | int"
 Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+_LETTERS = tuple("abcdeghijklmopqrsuvwxyzABCDEGHIJKLMOPQRSUVWXYZ")  # no number or word of YAML begins with these
+_EMPTY: Mapping[Any, Any] = MappingProxyType({})
+
+
+def _nothing() -> Mapping[Any, Any]:
+    """The parts of a scalar: shared, because two dicts for each would double the time to load."""
+    return _EMPTY
 
 
 @dataclass(slots=True)
@@ -39,8 +49,8 @@ class Node:
     end: int  # offset in the text at which it ends
     begin: int
     style: str | None = None
-    keys: dict[Any, Node] = field(default_factory=dict)
-    children: dict[Any, Node] = field(default_factory=dict)
+    keys: Mapping[Any, Node] = field(default_factory=_nothing)
+    children: Mapping[Any, Node] = field(default_factory=_nothing)
 
     def at(self, path: Sequence[Step], *, key: bool = False) -> Node:
         """The node at `path` (or the key that leads to it), or the closest one above it that exists."""
@@ -178,6 +188,10 @@ class _Builder:
         if depth > MOST_DEPTH:
             raise _TooMuch(self._problem(f"the file is nested more than {MOST_DEPTH} levels deep", event))
         begin, end = event.start_mark, event.end_mark
+        if type(event) is yaml.ScalarEvent and event.tag is None:  # nine parts of ten: first, and without detours
+            text, style = event.value, event.style
+            value = text if style or text[:1] in _LETTERS else _plain(text)
+            return Node(value, begin.line, begin.column, end.index, begin.index, style)
         if isinstance(event, yaml.AliasEvent):
             self._report(f"aliases are not allowed: '*{event.anchor}'", event, "write the value out")
             return Node(None, begin.line, begin.column, end.index, begin.index)
@@ -193,40 +207,46 @@ class _Builder:
 
     def _sequence(self, node: Node, depth: int) -> Node:
         node.value = []
+        children: dict[Any, Node] = {}
+        node.children = children
         for event in self._events:
             if isinstance(event, yaml.SequenceEndEvent):
                 node.end = _end(event)
                 break
             child = self._node(event, depth + 1)
-            node.children[len(node.value)] = child
+            children[len(node.value)] = child
             node.value.append(child.value)
         return node
 
     def _mapping(self, node: Node, depth: int) -> Node:
         node.value = {}
+        keys: dict[Any, Node] = {}
+        children: dict[Any, Node] = {}
+        node.keys, node.children = keys, children
         for event in self._events:
             if isinstance(event, yaml.MappingEndEvent):
                 node.end = _end(event)
                 break
             key = self._node(event, depth + 1)
             child = self._node(next(self._events), depth + 1)
-            self._add(node, key, child)
+            name = self._name(key, keys)
+            if name is not None:
+                node.value[name], keys[name], children[name] = child.value, key, child
         return node
 
-    def _add(self, node: Node, key: Node, child: Node) -> None:
+    def _name(self, key: Node, keys: Mapping[Any, Node]) -> str | None:
+        """The key as text; None, and a problem, where it cannot be one."""
         document = self.document
         if isinstance(key.value, (dict, list)) or key.value is None:
             self.problems.append(document.problem("a key must be plain text", key))
-            return
+            return None
         name = key.value if isinstance(key.value, str) else document.text[key.begin : key.end].strip()
-        if name in node.children:
-            first = node.keys[name].line + 1
-            self.problems.append(
-                document.problem(f"duplicate key '{name}', first on line {first}", key, "keep one of them")
-            )
-            return
-        node.value[name] = child.value
-        node.keys[name], node.children[name] = key, child
+        if name not in keys:
+            return name
+        first = keys[name].line + 1
+        problem = document.problem(f"duplicate key '{name[:60]}', first on line {first}", key, "keep one of them")
+        self.problems.append(problem)
+        return None
 
     def _report(self, message: str, event: Any, help: str = "") -> None:
         self.problems.append(self._problem(message, event, help))
@@ -246,10 +266,10 @@ def _plain(text: str) -> Any:
         return _WORDS[text]
     if _NUMBER.match(text):
         digits = text.replace("_", "")
-        try:
-            return int(digits) if digits.lstrip("+-").isdigit() and len(digits) < 20 else float(digits)
-        except (ValueError, OverflowError):
-            return text
+        if digits.lstrip("+-").isdigit() and len(digits) < 20:
+            return int(digits)
+        number = float(digits)
+        return number if abs(number) != float("inf") else text  # nobody means infinity by a row of nines
     return _INFINITE.get(text, text)
 
 
