@@ -217,7 +217,7 @@ class PanelRows:
         note = Text(no_wrap=True)
         if strip.worst is not None:
             note.append(f" {signal} {word} " if signal else f" {word} ", style="dim")
-            name = self.safe(strip.names[strip.worst], max(6, min(28, room - note.cell_len - min(20, room // 3))))
+            name = self.safe(_spoken(strip.names[strip.worst], "layers"), max(6, min(28, room - note.cell_len - min(20, room // 3))))
             note.append(name, style="bold red" if word == "worst" else "")
         count = max(1, min(len(strip.names), room - note.cell_len))
         for level, sick in _merged(strip, count):
@@ -255,7 +255,7 @@ class PanelRows:
         room = self.width - line.cell_len - len(since)
         title = self.safe(cause.title, room)
         line.append(title, style=style)
-        place = self.place(cause.targets, min(32, room - cell_len(title) - 4))
+        place = self.place(cause, min(32, room - cell_len(title) - 4))
         line.append(f" in {place}" if place else "")
         return line.append(since, style="dim")
 
@@ -266,12 +266,12 @@ class PanelRows:
         line.append(self.safe(finding.title, self.width - line.cell_len - len(when)))
         return line.append(when, style="dim")
 
-    def place(self, targets: Sequence[str], width: int) -> str:
+    def place(self, finding: FindingLine, width: int) -> str:
         """The one target by name, several as the first one and a count; empty where there is no room for it."""
-        if not targets or width < 6:
+        if not finding.targets or width < 6:
             return ""
-        more = f" +{len(targets) - 1}" if len(targets) > 1 else ""
-        return self.safe(targets[0], width - len(more)) + more
+        more = f" +{len(finding.targets) - 1}" if len(finding.targets) > 1 else ""
+        return self.safe(_spoken(finding.targets[0], finding.place_word), width - len(more)) + more
 
     def remedy(self, cause: FindingLine) -> Text | None:
         if not cause.fix:
@@ -294,7 +294,7 @@ class PanelRows:
         words = []
         for symptom in symptoms:
             count = len(symptom.targets)
-            where = f" in {count} {symptom.place_word}" if count > 1 else f" in {self.safe(symptom.targets[0], 24)}" if count else ""
+            where = f" in {count} {symptom.place_word}" if count > 1 else f" in {self.place(symptom, 24)}" if count else ""
             words.append(self.safe(symptom.diagnosis, 40) + where)
         return line.append(_listed(words, self.width - line.cell_len, self.ascii))
 
@@ -303,7 +303,8 @@ class PanelRows:
     def status(self, hint: bool = True) -> Text:
         """``✓ 55 rules ok · 2 pending · 1 acknowledged    more: nndoctor watch a3f1``"""
         state = self.state
-        line = self.line((f" {self.glyphs.good} ", "green"))
+        judged = state.rules_ok is not None or not state.causes
+        line = self.line((f" {self.glyphs.good if judged else self.glyphs.dot} ", "green" if judged else "dim"))
         dismissed = self.dismissed() if state.probe_failures else Text()
         line.append(self.counts(self.width - line.cell_len - dismissed.cell_len)).append_text(dismissed)
         return self.hinted(line) if hint else line
@@ -432,6 +433,11 @@ def curve_levels(curve: Curve, width: int) -> tuple[list[float], float, float]:
     scale = 1 / (high - low) if high > low else 0.0
     levels = [(point - low) * scale for point in points]
     return (levels, 10**low, 10**high) if logarithmic else (levels, low, high)
+
+
+def _spoken(name: str, kind: str) -> str:
+    """``layer 3`` for the third layer of a Sequential, whose bare name reads like a count; other names as they are."""
+    return f"{kind.removesuffix('s')} {name}" if name.isdigit() and kind != "places" else name
 
 
 def _merged(strip: LayerStrip, count: int) -> Iterator[tuple[float | None, bool]]:

@@ -219,6 +219,17 @@ def test_an_ill_run_names_cause_place_remedy_and_symptoms() -> None:
     assert any("54 rules ok · 2 root causes · 2 pending" in line for line in lines)
 
 
+def test_a_layer_whose_name_is_a_number_is_called_a_layer() -> None:
+    targets = Targets(layers=("0", "2"), layer_kinds=("Linear",) * 2, layer_depths=(0, 1))
+    run = History(targets)
+    run.append(Frame(1, 0.0, None, {"loss": np.float32([1]), "grad.norm": np.float32([1, 2])}))
+    sick = diagnosis(replace(CAUSE, evidence=()), replace(SYMPTOM, targets=("2",)), replace(SECOND_CAUSE, targets=("0", "2")))
+    text = "\n".join(plain(panel_state(run, sick, name="x"), 120))
+    assert "gradient-spike in layer 2" in text
+    assert "dead relu in layer 0 +1" in text
+    assert "grad.norm worst layer" in text
+
+
 def test_the_cause_outlives_everything_else_when_rows_are_short() -> None:
     two = plain(sick_state(), 80, 2)
     assert two[0].startswith("──")
