@@ -32,7 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def guarded(command: Callable[[], int]) -> int:
     """What `command` returns; an exception becomes one clear message on stderr and an exit code."""
-    from nndoctor.cli.output import UsageError, fail
+    from nndoctor.cli.output import NobodyReads, UsageError, fail
 
     try:
         code = command()
@@ -41,7 +41,7 @@ def guarded(command: Callable[[], int]) -> int:
     except UsageError as error:
         fail(str(error))
         return 2
-    except BrokenPipeError:
+    except (BrokenPipeError, NobodyReads):
         _forget_stdout()
         return NOBODY_READS
     except KeyboardInterrupt:

@@ -18,6 +18,10 @@ if TYPE_CHECKING:
 SEVERITY_STYLE = {"critical": "bold red", "error": "red", "warning": "yellow", "info": "cyan"}
 
 
+class NobodyReads(Exception):
+    """The other end of the pipe was closed (``nndoctor ls | head -1``); Typer would make findings of it, exit code 1."""
+
+
 class UsageError(Exception):
     """The command cannot do what was asked for: says what was expected, what came, and what to do."""
 
@@ -31,7 +35,16 @@ def say_json(data: Any) -> None:
     """`data` as the whole answer. NaN and infinities become strings: JSON has no such numbers."""
     from nndoctor.reports.json_report import finite
 
-    sys.stdout.write(json.dumps(finite(data), indent=2) + "\n")
+    say_raw(json.dumps(finite(data), indent=2) + "\n")
+
+
+def say_raw(text: str) -> None:
+    """`text` on stdout as it is, for programs to read."""
+    try:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+    except BrokenPipeError as error:
+        raise NobodyReads from error
 
 
 def tell(text: str | Text) -> None:
@@ -93,7 +106,11 @@ def _print(text: str | Text, stream: TextIO) -> None:
 def _console(stream: TextIO) -> Console:
     from rich.console import Console
 
-    return Console(file=stream, highlight=False, markup=False, emoji=False)
+    class QuietConsole(Console):
+        def on_broken_pipe(self) -> None:
+            raise NobodyReads
+
+    return QuietConsole(file=stream, highlight=False, markup=False, emoji=False)
 
 
 def _speaks(encoding: str, text: str) -> bool:

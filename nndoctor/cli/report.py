@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
 from nndoctor.cli.diagnose import RulesOption, RunArgument, judged
-from nndoctor.cli.output import say
+from nndoctor.cli.output import say, say_raw
 from nndoctor.cli.settings import run_root
 
 SUFFIX = {"html": "html", "json": "json", "md": "md", "text": "txt"}
@@ -37,7 +36,7 @@ def report(
 
     folder, view = judged(run, rules, run_root())
     if out == Path("-"):
-        sys.stdout.write(render_report(view, SUFFIX[format or "html"]))
+        say_raw(render_report(view, SUFFIX[format or "html"]))
         return
     path = out if out is not None else folder / f"report.{SUFFIX[format or 'html']}"
     written = write_report(view, path, SUFFIX[format] if format else None)

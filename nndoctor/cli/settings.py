@@ -46,9 +46,12 @@ class Value:
 
 def _names(value: Any) -> tuple[str, ...]:
     items = value.split(",") if isinstance(value, str) else value
-    if not isinstance(items, (list, tuple)) or not items or not all(isinstance(item, str) for item in items):
+    if not isinstance(items, (list, tuple)) or not all(isinstance(item, str) for item in items):
         raise ValueError
-    return tuple(item.strip() for item in items if item.strip())
+    names = tuple(item.strip() for item in items if item.strip())
+    if not names:
+        raise ValueError
+    return names
 
 
 def _share(value: Any) -> float:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from nndoctor.cli.diagnose import RunArgument
-from nndoctor.cli.output import UsageError, say, tell
+from nndoctor.cli.output import UsageError, say, say_raw, tell
 from nndoctor.cli.settings import run_root
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ def watch(
 
     folder = find_run(run, run_root())
     if json:
-        sys.stdout.write(screen.once(folder, as_json=True) + "\n")
+        say_raw(screen.once(folder, as_json=True) + "\n")
     elif once:
         say(screen.once(folder, ascii=_is_ascii()))
     else:
