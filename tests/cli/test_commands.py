@@ -24,7 +24,7 @@ def test_diagnose_ends_in_the_verdict_and_says_by_its_code_how_bad_it_is(nndocto
 def test_diagnose_of_a_healthy_run_ends_with_zero(nndoctor: Command, healthy: Path) -> None:
     answer = nndoctor("diagnose", "healthy", "--fail-on", "info")
     assert answer.code == 0
-    assert answer.verdict == "No problems found in 60 steps (2 rules, 1 layers)."
+    assert answer.verdict == "No problems found in 60 steps (2 rules, 1 layer)."
 
 
 @pytest.mark.parametrize(("limit", "code"), [("info", 1), ("error", 1), ("critical", 0), ("never", 0)])
