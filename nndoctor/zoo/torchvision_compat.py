@@ -66,10 +66,10 @@ def _import_without_operators(cause: Exception) -> ModuleType:
     import torch
 
     _forget_half_imported()
-    library = torch.library.Library("torchvision", "FRAGMENT")
+    library = torch.library.Library("torchvision", "FRAGMENT")  # type: ignore[no-untyped-call]
     for name, schema in _SCHEMAS.items():
         if not hasattr(torch.ops.torchvision, name):
-            library.define(schema)
+            library.define(schema)  # type: ignore[no-untyped-call]
     try:
         module = importlib.import_module("torchvision")
     except Exception as error:

@@ -81,7 +81,7 @@ def fit(
         for inputs, targets in loader:
             with torch.autocast("cpu", torch.bfloat16) if bfloat16 else nullcontext():
                 loss = loss_fn(model(inputs), targets) / accumulate
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
             step_loss += loss.item()
             micro_step += 1
             if micro_step % accumulate:

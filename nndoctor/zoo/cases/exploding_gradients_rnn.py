@@ -16,7 +16,7 @@ from nndoctor.zoo.trainer import Trained, fit
 def train(seed: int, attach: Attach, *, clip: float | None, steps: int = 350) -> Trained:
     data = classification()
     loader = data.train_loader(seed=seed)
-    model = seeded(seed, partial(RnnClassifier, pixels=14))
+    model = seeded(seed, partial(RnnClassifier, pixels=7, gain=1.06))
     loss_fn = nn.CrossEntropyLoss()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
     doctor = attach(model, optimizer, loss_fn, loader=loader)
@@ -26,7 +26,7 @@ def train(seed: int, attach: Attach, *, clip: float | None, steps: int = 350) ->
 CASE = Case(
     name="exploding-gradients",
     diagnosis="exploding-gradients",
-    description="ReLU recurrent net over 56 time steps without gradient clipping",
+    description="ReLU recurrent net over 112 time steps, without gradient clipping",
     sick=partial(train, clip=None),
     cured=partial(train, clip=1.0),
     place=("rnn",),

@@ -25,11 +25,11 @@ def train(seed: int, attach: Attach) -> Trained:
     def closure() -> Tensor:
         optimizer.zero_grad()
         loss: Tensor = loss_fn(model(inputs), targets)
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         return loss
 
     for _step in range(100):
-        losses.append(optimizer.step(closure).item())
+        losses.append(optimizer.step(closure).item())  # type: ignore[no-untyped-call]
     return trained(losses)
 
 

@@ -39,7 +39,7 @@ def train(seed: int, attach: Attach) -> Trained:
             rest.zero_grad()
             loss = loss_fn(model(tokens), targets)
             loss.backward()
-            words.step()
+            words.step()  # type: ignore[no-untyped-call]
             rest.step()
             losses.append(loss.item())
     return trained(losses)

@@ -1,4 +1,4 @@
-"""A LeNet under SGD with momentum whose rate is fifty times too large: it never leaves chance again."""
+"""A LeNet under SGD with momentum whose rate is seventy times too large: it never leaves chance again."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ def train(seed: int, attach: Attach, *, rate: float, steps: int = 350) -> Traine
 CASE = Case(
     name="learning-rate-too-high",
     diagnosis="learning-rate-too-high",
-    description="LeNet, SGD with momentum 0.9: lr=0.5 instead of 0.01",
-    sick=partial(train, rate=0.5),
+    description="LeNet, SGD with momentum 0.9: lr=0.7 instead of 0.01",
+    sick=partial(train, rate=0.7),
     cured=partial(train, rate=0.01),
     remedies={"lr": "rate"},
     source="https://karpathy.github.io/2019/04/25/recipe/",
