@@ -13,6 +13,9 @@ from torch import nn
 from nndoctor.discovery import ModelIndex, clean_name, unwrap
 from nndoctor.probes.base import Hook
 
+WRAPPERS = (nn.DataParallel, nn.parallel.DistributedDataParallel)
+NEVER_CALLED = (nn.ModuleList, nn.ModuleDict, nn.ParameterList, nn.ParameterDict)
+
 # Not public, hence looked up here only; a torch without them has nothing to tell.
 _current_graph_task: Callable[[], int] = getattr(torch._C, "_current_graph_task_id", lambda: -1)
 _current_transform: Callable[[], Any] = getattr(torch._C._functorch, "peek_interpreter_stack", lambda: None)
@@ -42,7 +45,7 @@ def places(index: ModelIndex) -> tuple[tuple[Place, ...], tuple[str, ...]]:
     for key, model in index.roots.items():
         root = unwrap(model)
         for raw_name, module, fused_in in _visible(model, "", hidden):
-            if isinstance(module, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
+            if isinstance(module, WRAPPERS) or type(module) in NEVER_CALLED:
                 continue
             name = ".".join(part for part in (key, "" if module is root else clean_name(raw_name)) if part)
             layer = index.layer_numbers.get(id(module))

@@ -661,3 +661,43 @@ def test_several_models_keep_their_names() -> None:
     session = Session(models)
     session.run(lambda: models["critic"](F.relu(models["generator"](torch.randn(8, 2)))))
     assert session.by_layer("layer.calls") == {"generator.0": 1.0, "critic.0": 1.0}
+
+
+def test_an_evaluation_on_a_sampled_step_finds_no_hook_inside_encoder_layers() -> None:
+    model = EncoderModel()
+    session = Session(model)
+    seen = []
+    handle = model.encoder.register_forward_pre_hook(lambda module, args: seen.append(sum(map(hooks_on, module.layers))))
+    for _ in range(2):  # the second step looks for functional activations too
+        with session.sampled():
+            for train in (False, True, False):
+                model.train(train)
+                with torch.set_grad_enabled(train):
+                    model(torch.randn(2, 3, 16))
+    handle.remove()
+    assert [count > 0 for count in seen] == [False, True, False] * 2
+    assert session.value("layer.calls", "encoder.layers.0.linear1") == 1
+    assert session.value("layer.calls", "encoder.layers.1/relu") == 1
+
+
+def test_a_frozen_encoder_in_eval_mode_keeps_its_fused_path() -> None:
+    model = EncoderModel()
+    model.encoder.requires_grad_(False).eval()
+    session = Session(model)
+    batch = torch.randn(2, 3, 16)
+    bare = model(batch)
+    for _ in range(2):
+        with session.sampled():
+            assert torch.equal(model(batch), bare)
+            assert sum(map(hooks_on, model.encoder.layers)) == 0
+    assert session.value("layer.calls", "head") == 1
+
+
+def test_more_layers_than_the_buffer_first_holds_are_all_measured() -> None:
+    model = nn.Sequential(*(nn.Linear(4, 4) for _ in range(40)))
+    batch = torch.randn(16, 4)
+    session = Session(model)
+    session.run(lambda: model(batch), 2)
+    for number in range(40):
+        batch = model[number](batch).detach()
+        assert session.value("act.mean", str(number)) == pytest.approx(float(batch.mean()), abs=1e-6)
