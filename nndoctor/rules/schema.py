@@ -281,6 +281,9 @@ def _problem(document: Document, error: Any) -> Problem:
     known = [field.alias or name for name, field in model.model_fields.items()]
     if kind == "extra_forbidden":
         key = document.root.at(path, key=True)
+        if ")" in str(path[-1]):
+            help = "a text with a comma needs quotes around it between { and }"
+            return document.problem(f"unknown key '{_cut(path[-1])}'", key, help)
         help = did_you_mean(str(path[-1]), known, quantity=f"expected one of: {', '.join(known)}")
         return document.problem(f"unknown key '{_cut(path[-1])}'", key, help, length=len(str(path[-1])))
     if kind == "missing":
@@ -294,7 +297,8 @@ def _problem(document: Document, error: Any) -> Problem:
         return document.problem(message, node, help)
     if path and path[-1] == "[key]":
         key = document.root.at(path[:-1], key=True)
-        return document.problem(f"'{_cut(path[-2])}' is no name: lower-case letters, digits and '_'", key)
+        help = "a text with a comma needs quotes around it between { and }" if ")" in str(path[-2]) else ""
+        return document.problem(f"'{_cut(path[-2])}' is no name: lower-case letters, digits and '_'", key, help)
     if kind == "string_pattern_mismatch":
         help = (
             "write it in kebab-case, named after the disease, as in dead-relu"

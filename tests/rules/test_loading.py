@@ -138,6 +138,11 @@ MISTAKES = [
     (rule(evidence="[los]"), "unknown signal or parameter 'los'", "'loss'"),
     (rule(on_missing="panic"), "on_missing: unknown value 'panic'", "skip"),
     (rule() + "version: 2\n", "duplicate key 'version'", ""),
+    (
+        "version: 1\nrules:\n  - {id: a, severity: info, when: min(loss, 50) > 1}\n",
+        "unknown key '50) > 1'",
+        "needs quotes",
+    ),
     ("version: 2\nrules: []\n", "unknown version 2", "version: 1"),
     ("rules: []\n", "'version' is missing", "version: 1"),
     ("", "the file is empty", "version: 1"),
