@@ -10,7 +10,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Literal, Protocol, TypeAlias
 
 from nndoctor.findings import Diagnosis, Finding, ProbeFailure
@@ -24,8 +24,12 @@ QUEUE_LENGTH = 1024
 SHOW_INTERVAL = 0.5
 """Seconds between two redraws of the panel; it looks no more often than twice a second."""
 
+NOTE_INTERVAL = 2.0
+
 
 class Display(Protocol):
+    def due(self) -> bool: ...
+
     def show(self, state: PanelState) -> None: ...
 
     def close(self, final: Diagnosis | None) -> None: ...
@@ -74,7 +78,7 @@ class Worker:
         self.on_findings: Callable[[Sequence[Finding]], None] | None = None
         self._failed = failed
         self._queue: queue.Queue[Work] = queue.Queue(QUEUE_LENGTH)
-        self._shown = 0.0
+        self._shown = self._noted = 0.0
         self._targets: Targets = judge.history.targets
         self._lock = threading.Lock()
         self._thread = threading.Thread(target=self._run, name="nndoctor", daemon=True)
@@ -113,7 +117,7 @@ class Worker:
         self._thread.join(timeout=60.0)
         diagnosis = self.judge.diagnosis(self.facts, self.probe_failures)
         if self.writer is not None:
-            self.writer.facts(self.facts)
+            self.writer.facts({**self.facts, **self._state_of_judging()})
             self.writer.findings(diagnosis.findings)
             self.writer.close(status)
         self.display.close(diagnosis)
@@ -152,14 +156,31 @@ class Worker:
         written = time.thread_time()
         if changed and self.on_findings is not None:
             self.on_findings(self.judge.findings())
+        self._note()
         self._show(changed)
         self.seconds["judging"] += judged - begun
         self.seconds["writing"] += written - judged
         self.seconds["showing"] += time.thread_time() - written
 
+    def _note(self) -> None:
+        """Record what ``watch`` cannot read off the frames, every few seconds."""
+        now = time.monotonic()
+        if self.writer is not None and now - self._noted > NOTE_INTERVAL:
+            self._noted = now
+            self.writer.facts(self._state_of_judging())
+
+    def _state_of_judging(self) -> dict[str, Any]:
+        return {
+            "rules_loaded": len(self.judge.ruleset.rules),
+            "pending": self.judge.pending(),
+            "not_examined": [asdict(rule) for rule in self.judge.not_examined()],
+            "overhead": self.pace.overhead,
+            "planned_steps": self.pace.planned_steps,
+        }
+
     def _show(self, changed: bool) -> None:
         now = time.monotonic()
-        if now - self._shown < SHOW_INTERVAL and not (changed and now - self._shown > SHOW_INTERVAL / 5):
+        if not self.display.due() or (now - self._shown < SHOW_INTERVAL and not changed):
             return
         self._shown = now
         diagnosis = self.judge.diagnosis(self.facts, self.probe_failures)
