@@ -393,3 +393,36 @@ def test_a_forgotten_close_happens_at_exit(tmp_path: Path) -> None:
     reader = RecordReader(tmp_path / "run")
     assert (reader.status, reader.last_step) == ("finished", 5)
     reader.close()
+
+
+def test_judging_the_record_gives_the_findings_of_the_live_run(wrap: Callable[..., nndoctor.Doctor]) -> None:
+    from nndoctor.reporting import judge_record
+
+    model = net()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    doctor = wrap(model, optimizer)
+    for _ in range(30):
+        F.cross_entropy(model(X), Y).backward()  # the gradients are never cleared
+        optimizer.step()
+    doctor.close()
+    live = doctor.diagnosis()
+    assert [f.diagnosis for f in live.root_causes] == ["missing-zero-grad"]
+    reader = RecordReader(doctor.run_dir)
+    again = judge_record(reader).diagnosis
+    assert again.findings == live.findings
+    assert again.steps == live.steps == 30
+    assert reader.findings() == live.findings
+    reader.close()
+
+
+@pytest.mark.parametrize("suffix", ["html", "json", "md", "txt"])
+def test_a_report_is_written_during_and_after_the_run(wrap: Callable[..., nndoctor.Doctor], tmp_path: Path, suffix: str) -> None:
+    model = net()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    doctor = wrap(model, optimizer)
+    step(model, optimizer)
+    during = doctor.report(tmp_path / f"during.{suffix}").read_text()
+    doctor.close()
+    after = doctor.report(tmp_path / f"after.{suffix}").read_text()
+    assert "No problems found" in during
+    assert "No problems found" in after
