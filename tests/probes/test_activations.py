@@ -697,7 +697,8 @@ def test_more_layers_than_the_buffer_first_holds_are_all_measured() -> None:
     model = nn.Sequential(*(nn.Linear(4, 4) for _ in range(40)))
     batch = torch.randn(16, 4)
     session = Session(model)
-    session.run(lambda: model(batch), 2)
+    session.run(lambda: model(torch.randn(16, 4)))
+    session.run(lambda: model(batch))
     for number in range(40):
         batch = model[number](batch).detach()
         assert session.value("act.mean", str(number)) == pytest.approx(float(batch.mean()), abs=1e-6)
