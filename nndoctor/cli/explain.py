@@ -63,8 +63,8 @@ def rules_called(id: str, ruleset: Ruleset, sources: Sequence[str]) -> list[Rule
     found = found or [rule for rule in ruleset.rules if rule.diagnosis == wanted]
     if found:
         return found
-    close = get_close_matches(id, known, n=3, cutoff=0.5) or [name for name in known if id and id in name][:3]
-    hint = f"did you mean {', '.join(close)}?" if close else "see: nndoctor rules list"
+    close = get_close_matches(id, known, n=3, cutoff=0.6) or [name for name in known if id and id in name][:3]
+    hint = f"did you mean {' or '.join(close)}?" if close else "see: nndoctor rules list"
     raise UsageError(f"no rule or diagnosis {id!r}; {hint}")
 
 

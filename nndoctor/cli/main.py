@@ -61,7 +61,7 @@ def _explained(error: Exception) -> int:
     if _is_of(error, "nndoctor.rules.problems", "RulesetError"):
         count = len(getattr(error, "problems", ()))
         fail(str(error), prefix="")
-        fail(f"{count} mistake{'s' * (count != 1)} in the rules: nothing was judged")
+        fail(f"{count} mistake{'s' * (count != 1)} in the rules")
         return 2
     if isinstance(error, OSError) and error.filename is not None:
         fail(f"{error.filename}: {error.strerror or error}")
