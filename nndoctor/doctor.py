@@ -13,6 +13,7 @@ import sys
 import threading
 import time
 import traceback
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
@@ -237,6 +238,7 @@ class Doctor:
             index.targets(),
         )
         display = _choose_display(options.ui)
+        self._footer = type(display).__name__ == "FooterDisplay"
         self._worker = Worker(Judge(ruleset, index.targets(), CATALOGUE), writer, display, self.name, self._worker_failed)
         self._worker.facts = self.facts
         self._attach()
@@ -289,14 +291,15 @@ class Doctor:
         """Write the report of the run so far; the suffix of `path` chooses html, json, md or txt.
 
         Returns:
-            The path that was written.
+            The path that was written. Under ``NNDOCTOR=0`` nothing is written, with a warning.
 
         Raises:
             ValueError: the suffix is none of these.
             OSError: the folder does not exist or cannot be written.
         """
         if not self.enabled:
-            raise RuntimeError("there is no report: the doctor is switched off by NNDOCTOR=0 in the environment")
+            warnings.warn(f"{path} was not written: NNDOCTOR=0 switches the doctor off", stacklevel=2)
+            return Path(path)
         from nndoctor.reporting import report_run  # heavy, and only wanted now
 
         if not self.closed:
@@ -317,6 +320,11 @@ class Doctor:
         self._detach()
         self._refresh_facts()
         self._final = self._worker.close(status)
+
+    @property
+    def verdict_shown(self) -> bool:
+        """Whether the panel's last lines told the verdict when the doctor was closed."""
+        return self.enabled and self.closed and self._footer
 
     @property
     def spent(self) -> Mapping[str, float]:
@@ -498,6 +506,8 @@ class Doctor:
             if "graph" in window.sampled:
                 self._measure(self._graph, lambda: self._graph.backward_begins(scalar))
         self._loader.backward_seen()
+        if "times" in window.sampled:
+            self._measure(self._times, self._times.backward_began)
         now = perf_counter()
         window.own += now - begun
         self._inside["backward"] = now
@@ -831,6 +841,8 @@ class Doctor:
         if self._graph.kind:
             self.facts["loss_found"] = self._graph.kind
         unseen = list(self._activations.unseen()) if self._activations in self._probes else []
+        if self._times in self._probes:
+            unseen.extend(self._times.notes())
         if PROCESS.missing:
             unseen.append(f"this torch lacks {', '.join(PROCESS.missing)}: what they tell was not measured")
         self.facts["unseen"] = unseen
@@ -921,6 +933,7 @@ class _LoaderState:
         self._last: object | None = None
         self._served = 0
         self._passes = -1 if loader is None else 0
+        self._trained = False
         self.seen = loader is not None
         self.planned_steps: int | None = None
 
@@ -930,8 +943,8 @@ class _LoaderState:
 
     def started(self, loader: object) -> None:
         if loader is self.training and self._served:
-            self._passes += 1
-            self._served = 0
+            self._passes += self._trained  # a pass without any backward was an evaluation
+            self._served, self._trained = 0, False
 
     def loaded(self, loader: object) -> bool:
         """Note one batch; True if it came from the training loader, or that one is not known yet."""
@@ -943,6 +956,7 @@ class _LoaderState:
 
     def backward_seen(self) -> None:
         """The loader in use at the first backward is the training loader."""
+        self._trained = True
         if self.training is None and self._last is not None:
             self.training, self._served, self._passes = self._last, 1, 0
 

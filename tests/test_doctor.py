@@ -270,6 +270,8 @@ def test_zero_in_the_environment_switches_everything_off(monkeypatch: pytest.Mon
     with nndoctor.wrap(model, optimizer, run_dir=tmp_path / "run") as doctor:
         step(model, optimizer)
         doctor.observe(val_loss=1.0)
+    with pytest.warns(UserWarning, match="NNDOCTOR=0"):
+        doctor.report(tmp_path / "report.html")
     assert hooks_of(model) == 0
     assert doctor.diagnosis().findings == ()
     assert not (tmp_path / "run").exists()

@@ -123,8 +123,9 @@ def _say_verdict(attach: object, options: RunOptions, *, crashed: bool) -> None:
             file=sys.stderr,
         )
         return
+    print(f"nndoctor: run recorded in {doctor.run_dir} (nndoctor report {doctor.run_dir.name})", file=sys.stderr)
     doctor.close("crashed" if crashed else "finished")
     if options.report is not None:
         print(f"nndoctor: report written to {doctor.report(options.report)}", file=sys.stderr)
-    print(f"nndoctor: run recorded in {doctor.run_dir} (nndoctor report {doctor.run_dir.name})", file=sys.stderr)
-    print(doctor.diagnosis().verdict, file=sys.stderr)
+    if not doctor.verdict_shown:
+        print(doctor.diagnosis().verdict, file=sys.stderr)

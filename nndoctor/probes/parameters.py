@@ -111,6 +111,15 @@ class ParameterProbe:
             rows.measured = {}
         if sampled:
             self._samples += 1
+            if self._samples % REDRAW_EVERY == 0:
+                self._redraw()
+
+    def _redraw(self) -> None:
+        """Look at other elements from now on; what is remembered of the former ones is worthless then."""
+        for rows in (r for group in self._rows.values() for r in group):
+            rows.sketch.redraw()
+            rows.previous = rows.mean = rows.square = None
+            rows.samples = 0
 
     @torch.no_grad()
     def gradients_ready(self, optimizer: torch.optim.Optimizer) -> None:
@@ -190,11 +199,6 @@ class ParameterProbe:
         if self._layout.get(key) != layout:
             self._layout[key] = layout
             self._rows[key] = _build_rows(self._index, params)
-        elif self._samples % REDRAW_EVERY == 0:
-            for rows in self._rows[key]:
-                rows.sketch.redraw()
-                rows.previous = rows.mean = rows.square = None
-                rows.samples = 0
         return self._rows[key]
 
 

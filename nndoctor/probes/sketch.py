@@ -64,7 +64,7 @@ def block_view(tensor: torch.Tensor, width: int, phase: float) -> torch.Tensor:
     if n <= width:
         return tensor.as_strided((1, n), (n, 1))
     block = width // BLOCKS
-    stride = max(block, (n - block) // (BLOCKS - 1))
+    stride = max(block, n // BLOCKS)  # leaves the phase about one stride to move in
     if stride % 2 == 0 and stride > block:
         stride -= 1
     slack = n - (BLOCKS - 1) * stride - block

@@ -187,3 +187,17 @@ def test_phases_come_from_a_private_generator() -> None:
     state = torch.random.get_rng_state()
     Sketch([torch.zeros(5000)], 256).redraw()
     assert torch.equal(state, torch.random.get_rng_state())
+
+
+def test_looking_at_other_elements_never_shows_as_an_update() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(8, 300), nn.Linear(300, 60))
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-4)
+    for measured in train(model, optimizer, 2 * 64 + 2):
+        assert measured["param.update.ratio"][2] < 1e-2
+
+
+def test_a_redraw_moves_far() -> None:
+    tensor = torch.arange(16_384.0)
+    first = set(block_view(tensor, 64, 0.0).reshape(-1).tolist())
+    assert not first & set(block_view(tensor, 64, 0.5).reshape(-1).tolist())
