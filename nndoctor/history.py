@@ -57,12 +57,14 @@ class Series:
         size: number of targets.
         tail: exact samples kept.
         buckets: most columns that `whole` returns.
+        phase: after how many samples the first are moved into the ring, so that the series of a run take turns.
     """
 
     __slots__ = (
         "_bucket_steps",
         "_buckets",
         "_filled",
+        "_flush_at",
         "_high",
         "_latest",
         "_limit",
@@ -84,7 +86,7 @@ class Series:
         "tail_length",
     )  # fmt: skip
 
-    def __init__(self, size: int, tail: int = 2048, buckets: int = 600) -> None:
+    def __init__(self, size: int, tail: int = 2048, buckets: int = 600, phase: int = _BATCH) -> None:
         if tail < 4 or buckets < 8:
             raise ValueError(f"expected tail >= 4 and buckets >= 8, got tail={tail} and buckets={buckets}")
         self.size, self.tail_length = size, tail
@@ -93,6 +95,7 @@ class Series:
         self._filled = 0  # staged samples already carried into _latest
         self._staged: list[Values] = []
         self._staged_steps: list[int] = []
+        self._flush_at = phase
         self._ring: Values = np.empty((size, 0), np.float32)  # (targets, columns); [_start, _stop) are valid
         self._ring_steps = _NO_STEPS
         self._start = self._stop = 0
@@ -112,7 +115,7 @@ class Series:
         self.last_step = step
         self._staged.append(values)
         self._staged_steps.append(step)
-        if len(self._staged) >= _BATCH:
+        if len(self._staged) >= self._flush_at:
             self._flush()
 
     def grow(self, size: int) -> None:
@@ -210,7 +213,7 @@ class Series:
                 block[: len(values), column] = values
         self._ring_steps[self._stop : self._stop + k] = self._staged_steps
         self._stop += k
-        self._staged, self._staged_steps, self._filled = [], [], 0
+        self._staged, self._staged_steps, self._filled, self._flush_at = [], [], 0, _BATCH
         if self._stop - self._unfolded >= _BATCH:
             self._fold()
 
@@ -357,7 +360,8 @@ class History:
         if series is None:
             axis = self.catalogue[name].per
             buckets = self._bucket_limit if axis == "run" else max(self._bucket_limit // 2, 8)
-            series = self._series[name] = Series(self.targets.size(axis), self.tail_length(axis), buckets)
+            phase = 1 + len(self._series) % _BATCH
+            series = self._series[name] = Series(self.targets.size(axis), self.tail_length(axis), buckets, phase)
             self._axes[name] = axis
         return series
 

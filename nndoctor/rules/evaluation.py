@@ -179,6 +179,8 @@ class Graph:
         sources = [source for part in parts for source in part.sources]
         if e.operation == "ever":
             return self._ever(e, parts[0])
+        if e.operation in ("and", "or"):
+            return Cell(self, e.axis, sources, self._logic(e, parts, eager=frozen is not None))
         return Cell(self, e.axis, sources, self._elementwise(e, parts))
 
     def _signal(self, e: Expression) -> Cell:
@@ -203,10 +205,15 @@ class Graph:
         series, source = self.series(e.arguments[0])
         steps = int(e.number)
         run = e.axis == "run"
-        if e.operation == "initial" or e.name == "ema":
-            memory: _Initial | _Ema = _Initial(series, steps) if e.operation == "initial" else _Ema(series, steps)
+        if e.operation == "initial":
+            first = _Initial(series, source, steps, Source(e.key))
+            self._feeds.append(first)
+            read: Callable[[], Array] = first.value
+            source = first.source
+        elif e.operation == "window" and e.name == "ema":
+            memory = _Ema(series, steps)
             self._feeds.append(memory)
-            read: Callable[[], Array] = memory.value
+            read = memory.value
         elif e.operation == "held":
             read = lambda: _held(series, steps)  # noqa: E731
         else:
@@ -219,10 +226,28 @@ class Graph:
         self._feeds.append(memory)
         return Cell(self, e.axis, [memory.source], memory.value)
 
-    def _elementwise(self, e: Expression, parts: list[Cell]) -> Callable[[], Value]:
-        if e.operation in ("and", "or"):
-            combine = functions.and_ if e.operation == "and" else functions.or_
+    def _logic(self, e: Expression, parts: list[Cell], eager: bool) -> Callable[[], Value]:
+        """Logic that stops at the part of the run which decides it; a baseline that stands still is always asked."""
+        combine, decides = (functions.and_, 0.0) if e.operation == "and" else (functions.or_, 1.0)
+        if eager:
             return lambda: combine(*[part.get() for part in parts])
+        of_run = [part for part in parts if part.axis == "run"]
+        others = [part for part in parts if part.axis != "run"]
+        history = self.history
+
+        def compute() -> Value:
+            values: list[Value] = []
+            for part in of_run:
+                value = part.get()
+                if value == decides:
+                    return decides if not others else np.full(history.targets.size(e.axis), decides)
+                values.append(value)
+            result: Value = combine(*values, *[part.get() for part in others])
+            return result
+
+        return compute
+
+    def _elementwise(self, e: Expression, parts: list[Cell]) -> Callable[[], Value]:
         if e.operation in ("arithmetic", "compare"):
             table = functions.ARITHMETIC if e.operation == "arithmetic" else functions.COMPARISONS
             function, left, right = table[e.name], parts[0].get, parts[1].get
@@ -305,36 +330,40 @@ class _Derived(_Feed):
 
 
 class _Initial(_Feed):
-    """Median of the first `samples` samples of each target; unknown until they are there, then for ever the same."""
+    """Median of the first `samples` samples of each target; unknown until they are there, then for ever the same.
 
-    __slots__ = ("_first", "_have", "_read", "_series", "_value")
+    It has a source of its own, which stands still once all is known: what rests on it alone is not computed again.
+    """
 
-    def __init__(self, series: Series, samples: int) -> None:
-        self._series = series
+    __slots__ = ("_done", "_first", "_have", "_input", "_read", "_series", "_value", "source")
+
+    def __init__(self, series: Series, input: Source, samples: int, source: Source) -> None:
+        self._series, self._input, self.source = series, input, source
         self._first = np.full((series.size, samples), UNKNOWN)
         self._have = np.zeros(series.size, np.int64)
         self._read = 0
         self._value = np.full(series.size, UNKNOWN)
+        self._done = False
 
     def feed(self, now: int) -> None:
-        if self._series.count - self._read >= _CATCH_UP:
-            self.value()
-
-    def value(self) -> Array:
-        if self._read == self._series.count:
-            return self._value
-        wanted = self._first.shape[1]
+        if self._done or self._input.stamp != now:
+            return
         steps, samples = self._series.since(self._read)
         self._read = self._series.count
-        if (self._have == wanted).all():
-            return self._value
+        before = self._have.copy()
+        wanted = self._first.shape[1]
         for column in range(len(steps)):
             take = np.flatnonzero(~np.isnan(samples[:, column]) & (self._have < wanted))
             self._first[take, self._have[take]] = samples[take, column]
             self._have[take] += 1
-        done = (self._have == wanted) & np.isnan(self._value)
-        self._value = self._value.copy()
-        self._value[done] = np.median(self._first[done], axis=1)
+        full = (self._have == wanted) & (before < wanted)
+        if full.any():
+            self._value = self._value.copy()
+            self._value[full] = np.median(self._first[full], axis=1)
+            self._done = bool((self._have == wanted).all())
+            self.source.stamp = now
+
+    def value(self) -> Array:
         return self._value
 
     def grow(self) -> None:
@@ -342,6 +371,7 @@ class _Initial(_Feed):
         self._first = np.concatenate((self._first, np.full((extra, self._first.shape[1]), UNKNOWN)))
         self._have = np.append(self._have, np.zeros(extra, np.int64))
         self._value = np.append(self._value, np.full(extra, UNKNOWN))
+        self._done = self._done and extra == 0
 
 
 class _Ema(_Feed):
