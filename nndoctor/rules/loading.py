@@ -532,6 +532,7 @@ class _Loader:
             for at, name in enumerate(explain.symptoms):
                 symptoms += self._rules_called(name, document, node.at(["symptoms", at]))
             found = [s for s in dict.fromkeys(symptoms) if s not in causes]
+            self._check_places(explain.on, (*causes, *found), document, node)
             if causes and found:
                 source = f"{document.source}:{node.line + 1}"
                 links.append(Link(causes, tuple(found), explain.on, explain.within, explain.lead, source))
@@ -541,6 +542,15 @@ class _Loader:
                 )
         self._check_circles(links)
         return tuple(links)
+
+    def _check_places(self, on: Axis, names: Iterable[str], document: Document, node: Node) -> None:
+        """A link that goes by places needs rules that have some."""
+        for name in names if on != "run" else ():
+            draft = self._drafts[name]
+            if draft.value("scope", "run") == "run" and "where" not in draft.fields:
+                message = f"rule '{name}' judges the run as a whole, so the link cannot go by {on}"
+                help = "write on: run, or give the rule a 'where'"
+                self.problems.append(document.problem(message, node.at(["on"]), help))
 
     def _rules_called(self, name: str, document: Document, node: Node) -> tuple[str, ...]:
         """The rule of this id, or all rules of this diagnosis."""

@@ -87,6 +87,11 @@ def _field(text: str, offset: int, names: Names, axes: Sequence[str]) -> Field:
     body, colon, form = text.partition(":")
     word = body.strip()
     if word in TARGET_WORDS and not colon and word not in names.params and word not in names.records:
+        if not any(axis != "run" for axis in axes):
+            raise ExpressionError(
+                f"the rule judges the run as a whole: there is no {word} to name", offset, len(body),
+                "add 'where:' with the condition that tells the culprits",
+            )  # fmt: skip
         return Field(None, word=word)
     if not _FORMAT.match(form) or (colon and not form):
         at = offset + len(body) + 1

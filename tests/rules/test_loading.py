@@ -133,6 +133,13 @@ MISTAKES = [
     (rule(message="'{loss:>99999999}'"), "unknown number format", "formats are"),
     (rule(message="'{loss.__class__}'"), "unknown signal", ""),
     (rule(message="'{grad.norm}'"), "the message has one value, this has one per layer", "median_layers"),
+    (rule(message="'{layer} is sick'"), "there is no layer to name", "where"),
+    (
+        GOOD
+        + "  - {id: b, severity: info, scope: layer, when: grad.norm > 1}\nexplain: [{cause: loss-high, symptoms: [b], on: layer}]\n",
+        "the link cannot go by layer",
+        "on: run",
+    ),
     (rule(where="loss > 1"), "expected a condition with one value per layer", "names the culprits"),
     (rule(fixes="[{title: x, set: {lr: adam}}]"), "unknown signal or parameter 'adam'", "\"'adam'\""),
     (rule(evidence="[los]"), "unknown signal or parameter 'los'", "'loss'"),
