@@ -146,7 +146,7 @@ class _Window:
     """What happened since the last frame; one of these per step."""
 
     begun: float = field(default_factory=perf_counter)
-    losses: list[torch.Tensor] = field(default_factory=list)
+    losses: list[torch.Tensor | float] = field(default_factory=list)
     forwards: int = 0
     contract: Contract = field(default_factory=Contract)
     stepped: list[int] = field(default_factory=list)
@@ -207,7 +207,7 @@ class Doctor:
         self._strikes = 0
         self._thread = threading.get_ident()
         self._process = os.getpid()
-        self._scaled: tuple[int, torch.Tensor] | None = None
+        self._scaled: tuple[int, torch.Tensor | float] | None = None
         self._inside: dict[str, float] = {}
         self._loader = _LoaderState(loader)
         self._rates = _Rates()
@@ -502,7 +502,7 @@ class Doctor:
         window.trained_in_eval = window.eval_forward
         scalar = loss[0] if isinstance(loss, (tuple, list)) and len(loss) == 1 else loss
         if isinstance(scalar, torch.Tensor) and scalar.numel() == 1:
-            window.losses.append(self._unscaled(scalar).reshape(1))
+            window.losses.append(self._unscaled(scalar))
             if "graph" in window.sampled:
                 self._measure(self._graph, lambda: self._graph.backward_begins(scalar))
         self._loader.backward_seen()
@@ -512,11 +512,11 @@ class Doctor:
         window.own += now - begun
         self._inside["backward"] = now
 
-    def _unscaled(self, scalar: torch.Tensor) -> torch.Tensor:
-        """The loss before the gradient scaler multiplied it."""
+    def _unscaled(self, scalar: torch.Tensor) -> torch.Tensor | float:
+        """The loss before the gradient scaler multiplied it; a number where reading it waits for nothing."""
         if self._scaled is not None and self._scaled[0] == id(scalar):
             return self._scaled[1]
-        return scalar.detach().clone()
+        return _at_once(scalar)
 
     def backward_ended(self) -> None:
         begun = self._inside.pop("backward", None)
@@ -536,12 +536,12 @@ class Doctor:
         self._contracts.gradients_zeroed(owner)
 
     def clipped(self, total_norm: object, max_norm: object) -> None:
-        self._window.preclip = total_norm.detach() if isinstance(total_norm, torch.Tensor) else total_norm
-        self._window.max_norm = max_norm.detach() if isinstance(max_norm, torch.Tensor) else max_norm
+        self._window.preclip = _at_once(total_norm) if isinstance(total_norm, torch.Tensor) else total_norm
+        self._window.max_norm = _at_once(max_norm) if isinstance(max_norm, torch.Tensor) else max_norm
 
     def loss_scaled(self, loss: object, scaled: object) -> None:
         if isinstance(loss, torch.Tensor) and isinstance(scaled, torch.Tensor) and loss.numel() == 1:
-            self._scaled = (id(scaled), loss.detach().clone())
+            self._scaled = (id(scaled), _at_once(loss))
 
     def scaler_stepped(self, optimizer: object) -> None:
         """The scaler's step returned; if our hook did not run meanwhile, it skipped the optimizer."""
@@ -707,10 +707,8 @@ class Doctor:
         A broken promise of the loop and a changed learning rate are told on the very step.
         """
         measured: dict[str, Measured] = {}
-        if len(window.losses) == 1:
-            measured[RAW_LOSSES] = window.losses[0]
-        elif window.losses:
-            measured[RAW_LOSSES] = torch.cat([loss.float().to(window.losses[0].device) for loss in window.losses])
+        if window.losses:
+            measured[RAW_LOSSES] = _together(window.losses)
         for name, value in (("grad.total_norm_preclip", window.preclip), ("clip.max_norm", window.max_norm)):
             if isinstance(value, torch.Tensor):
                 measured[name] = value.reshape(1)
@@ -1009,6 +1007,21 @@ class _Speed:
     def dense_overhead(self) -> float | None:
         """The same over the first steps, every one of which is measured."""
         return self._share(True)
+
+
+def _at_once(scalar: torch.Tensor) -> torch.Tensor | float:
+    """A scalar's value: a number on the CPU, a copy that stays on its device elsewhere."""
+    if scalar.device.type == "cpu" and type(scalar) is torch.Tensor:
+        return float(scalar.item())
+    return scalar.detach().clone().reshape(1)
+
+
+def _together(losses: Sequence[torch.Tensor | float]) -> Measured:
+    """The losses of one step, as numbers or as one tensor of shape (micro-steps,)."""
+    tensors = [loss for loss in losses if isinstance(loss, torch.Tensor)]
+    if not tensors:
+        return [loss for loss in losses if not isinstance(loss, torch.Tensor)]
+    return torch.cat([torch.as_tensor(loss, dtype=torch.float32, device=tensors[0].device).reshape(1) for loss in losses])
 
 
 def _worst(one: Contract, other: Contract) -> Contract:

@@ -53,8 +53,8 @@ def pack(
         else:
             payload.numbers[name] = [value]
     for device, items in by_device.items():
-        # A copy, so that later writes of the user do not show; one item alone is a clone already.
-        flat = torch.cat([t.float() for _, t in items]) if len(items) > 1 else items[0][1].float()
+        # A copy, so that later writes of the user do not show.
+        flat = torch.cat([t.float() for _, t in items]) if len(items) > 1 else items[0][1].float().clone()
         layout = [(name, t.numel()) for name, t in items]
         if device.type == "cuda":
             host = torch.empty(flat.shape, dtype=flat.dtype, pin_memory=True)
