@@ -57,4 +57,5 @@ CASE = Case(
     sick=partial(train, epsilon=0.0),
     cured=partial(train, epsilon=1.0),
     place=("log",),
+    remedies={"epsilon": "epsilon"},
 )
