@@ -17,6 +17,7 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
+from math import isfinite
 from pathlib import Path
 from time import perf_counter, thread_time
 from types import TracebackType
@@ -502,7 +503,12 @@ class Doctor:
         window.trained_in_eval = window.eval_forward
         scalar = loss[0] if isinstance(loss, (tuple, list)) and len(loss) == 1 else loss
         if isinstance(scalar, torch.Tensor) and scalar.numel() == 1:
-            window.losses.append(self._unscaled(scalar))
+            value = self._unscaled(scalar)
+            window.losses.append(value)
+            if isinstance(value, float) and not isfinite(value):
+                self._broken_losses += 1
+                # Where it came from is asked on the next step, whatever the cadence says.
+                self._look_closely = self._broken_losses <= 3
             if "graph" in window.sampled:
                 self._measure(self._graph, lambda: self._graph.backward_begins(scalar))
         self._loader.backward_seen()
@@ -641,6 +647,8 @@ class Doctor:
         self._previous_optimizer = id(optimizer)
 
     _previous_optimizer: int | None = None
+    _look_closely: bool = False
+    _broken_losses: int = 0
     _sampled_before: frozenset[str] = frozenset()
 
     def _frame_is_complete(self, optimizer: torch.optim.Optimizer) -> bool:
@@ -653,7 +661,10 @@ class Doctor:
     def _begin_window(self) -> None:
         """Decide what the next step measures, and let the probes prepare for it."""
         following = self.step + 1
-        sampled = frozenset(tier for tier in self._budget.tiers if self._budget.sampled(tier, following))
+        sampled = frozenset(
+            tier for tier in self._budget.tiers if self._look_closely or self._budget.sampled(tier, following)
+        )
+        self._look_closely = False
         before, self._window.sampled = self._sampled_before, sampled
         self._sampled_before = sampled
         for probe in tuple(self._probes):

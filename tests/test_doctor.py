@@ -100,6 +100,16 @@ def test_the_loss_is_found_however_it_is_written(wrap: Callable[..., nndoctor.Do
     assert values(frames(doctor), "loss") == pytest.approx([float(loss.detach())])
 
 
+def test_a_loss_that_is_not_finite_makes_the_next_step_a_measured_one(wrap: Callable[..., nndoctor.Doctor]) -> None:
+    model = net()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    doctor = wrap(model, optimizer, cadence=1000)
+    for number in range(1, 80):
+        step(model, optimizer, X * (float("nan") if number == 70 else 1.0))
+    sampled = [frame.step for frame in frames(doctor) if "act.nonfinite" in frame.values]
+    assert sampled == [*range(1, 51), 71, 72, 73]
+
+
 def test_accumulation_is_one_step_of_several_micro_steps(wrap: Callable[..., nndoctor.Doctor]) -> None:
     model = net()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
