@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -233,7 +234,36 @@ def check(document: Document) -> tuple[RulesetModel | None, list[Problem]]:
     try:
         return RulesetModel.model_validate(document.root.value), []
     except ValidationError as error:
-        return None, _problems(document, error.errors(include_url=False, include_context=True))
+        errors = error.errors(include_url=False, include_context=True)
+        return _mended(document.root.value, errors), _problems(document, errors)
+
+
+def _mended(value: Any, errors: Iterable[Any]) -> RulesetModel | None:
+    """The model with something harmless in place of what is wrong, so that other mistakes are found in the same run.
+
+    It is never judged by: a ruleset with problems is refused.
+    """
+    mended = copy.deepcopy(value)
+    for error in errors:
+        place = mended
+        path = [key for key in error["loc"] if isinstance(key, (str, int))]
+        while len(path) > 1 and isinstance(place, (dict, list)):
+            key = path.pop(0)
+            if isinstance(place, dict) and key not in place:
+                continue  # the name of a form that pydantic tried, not a key of the file
+            place = place[key]  # type: ignore[index]
+        if not isinstance(place, dict) or not path or path[0] not in place:
+            continue
+        if path[0] == "severity":
+            place["severity"] = "error"
+        elif error["type"].startswith("float"):
+            place[path[0]] = 1.0
+        else:
+            del place[path[0]]
+    try:
+        return RulesetModel.model_validate(mended)
+    except (ValidationError, TypeError, KeyError, IndexError):
+        return None
 
 
 def json_schema(catalogue: Catalogue) -> dict[str, Any]:

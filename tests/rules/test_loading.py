@@ -414,3 +414,19 @@ def test_the_json_schema_names_signals_and_rejects_unknown_keys() -> None:
     assert definition["additionalProperties"] is False
     assert "for" in definition["properties"]
     assert "for_" not in definition["properties"]
+
+
+def test_a_wrong_value_does_not_hide_the_mistakes_in_the_formulas() -> None:
+    text = """version: 1
+rules:
+  - id: one
+    severity: warnng
+    params: {k: ten}
+    when: loss > medain(loss, 100)
+  - {id: two, severity: info, when: los > 3, colour: red}
+"""
+    with pytest.raises(RulesetError) as caught:
+        load_text(text)
+    told = "\n".join(problem.message for problem in caught.value.problems)
+    for word in ("warnng", "ten", "medain", "'los'", "colour"):
+        assert word in told, word
