@@ -29,6 +29,11 @@ from nndoctor.signals import CATALOGUE, Axis, Catalogue, Frame, Signal, Targets
 REFRESH_STEPS = 10  # how often the message, values and fixes of a firing finding are computed anew
 
 
+QUIET_PACE = 10
+EVERY_STEP_UNTIL = 100
+"""After this many steps, steps that bring nothing but the run's own curves are judged at every tenth only."""
+
+
 class Judge:
     """Judges a run by a ruleset, frame by frame.
 
@@ -59,6 +64,8 @@ class Judge:
         self._clock = _Clock(self.history, planned_steps)
         for name, expression in records.items():
             self._graph.keep(name, expression)
+        self._judged = 0
+        self._names: frozenset[str] = frozenset()
         self._watches = tuple(_Watch(rule, self._graph, self._clock) for rule in ruleset.rules if rule.disabled is None)
 
     @property
@@ -82,6 +89,9 @@ class Judge:
         """
         self.history.append(frame)
         self._clock.tick(frame)
+        if self._may_wait(frame):
+            return False
+        self._judged = frame.step
         changed = False
         with np.errstate(all="ignore"):
             self._graph.advance(frame)
@@ -89,6 +99,20 @@ class Judge:
                 if watch.is_due(frame.step):
                     changed |= watch.judge(frame.step)
         return changed
+
+    def _may_wait(self, frame: Frame) -> bool:
+        """Whether `frame` only goes on with the curves of the run and is judged together with a later one.
+
+        Most steps bring a loss and a time and nothing else; to judge each of them would cost more than a
+        short step may. Windows see every sample all the same. It depends on the frames alone, never on
+        which rules are loaded, and on nothing in the first steps.
+        """
+        names = frozenset(frame.values)
+        same, self._names = names == self._names, names
+        if not same or frame.step <= EVERY_STEP_UNTIL or frame.step - self._judged >= QUIET_PACE:
+            return False
+        catalogue = self.history.catalogue
+        return all(catalogue[name].per == "run" for name in names)
 
     def findings(self) -> tuple[Finding, ...]:
         """Everything that fires or has fired: root causes first, what explains each symptom set."""

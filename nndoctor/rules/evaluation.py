@@ -65,15 +65,6 @@ class Cell:
         self._seen = self._computed = -1
 
 
-CLOCK_STEPS = 5
-DENSE_CLOCK = 100
-"""After this many steps, `step` and `epoch` count as changed at every fifth step only.
-
-Most conditions name `step` to wait for something; computing them anew on every step because of that
-would cost more than all the rest.
-"""
-
-
 class Graph:
     """The cells over one history.
 
@@ -90,7 +81,6 @@ class Graph:
         self._feeds: list[_Feed] = []
         self._derived: dict[str, _Derived] = {}
         self._clock = (self.source("step"), self.source("epoch"))
-        self._clock_step = 0
         self._order: NDArray[np.int64] = np.empty(0, np.int64)
         self._owners: NDArray[np.int64] = np.empty(0, np.int64)
         self._map_targets()
@@ -106,11 +96,8 @@ class Graph:
             source = sources.get(name)
             if source is not None:
                 source.stamp = self.now
-        step = self.history.step
-        if step - self._clock_step >= CLOCK_STEPS or step <= DENSE_CLOCK:
-            self._clock_step = step
-            for clock in self._clock:
-                clock.stamp = self.now
+        for clock in self._clock:
+            clock.stamp = self.now
         for feed in self._feeds:
             feed.feed(self.now)
 

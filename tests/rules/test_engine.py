@@ -201,7 +201,7 @@ def test_an_override_differs_between_layers() -> None:
 def test_a_lasting_spike_does_not_teach_its_own_baseline() -> None:
     text = rule(when="loss > 3 * median(loss, 50)", for_="5 steps")
     assert one(judged(text, {"loss": LOW * 100 + HIGH * 300})).state == "firing"
-    assert one(judged(text, {"loss": LOW * 100 + HIGH * 300 + LOW})).state == "cleared"
+    assert one(judged(text, {"loss": LOW * 100 + HIGH * 300 + LOW * 10})).state == "cleared"
 
 
 def test_a_baseline_moves_again_once_the_finding_has_cleared() -> None:
@@ -227,11 +227,13 @@ def test_a_trend_is_no_baseline_and_clears_by_itself() -> None:
 def test_evidence_holds_value_threshold_and_the_curve_around_the_first_step() -> None:
     text = rule(params="{limit: 5}", when="loss > limit and lr > 0", evidence="[grad.total_norm]")
     series = {"loss": LOW * 500 + HIGH * 500, "lr": [0.1] * 1000, "grad.total_norm": [3.0] * 1000}
-    evidence = {e.signal: e for e in one(judged(text, series)).evidence}
+    found = one(judged(text, series))
+    evidence = {e.signal: e for e in found.evidence}
+    assert 501 <= found.first_step <= 510
     assert list(evidence) == ["loss", "lr", "grad.total_norm"]
     loss = evidence["loss"]
     assert (loss.value, loss.comparison, loss.threshold, loss.unit, loss.target) == (9.0, ">", 5.0, "loss", None)
-    assert (loss.steps[0], loss.steps[-1], len(loss.values)) == (301, 701, 401)
+    assert (loss.steps[0], loss.steps[-1], len(loss.values)) == (found.first_step - 200, found.first_step + 200, 401)
     assert evidence["grad.total_norm"].threshold is None
 
 
@@ -457,6 +459,19 @@ def test_another_rule_does_not_change_what_a_rule_says() -> None:
     series = {"loss": LOW * 13 + HIGH + LOW * 20 + [3.0] * 40, "lr": [1.0] * 74}
     alone, together = judged("rules:\n" + first, series), judged("rules:\n" + first + second, series)
     assert one(alone, "one") == one(together, "one")
+
+
+def test_quiet_steps_late_in_a_run_are_judged_together_and_early_ones_at_once() -> None:
+    early = one(judged(rule(), {"loss": LOW * 50 + HIGH * 20}))
+    late = one(judged(rule(), {"loss": LOW * 303 + HIGH * 20}))
+    assert early.first_step == 51
+    assert 304 <= late.first_step <= 314
+
+
+def test_a_frame_that_brings_something_new_is_judged_at_once_however_late() -> None:
+    judge = judged(rule(when="lr > 5"), {"loss": LOW * 303})
+    judge.feed(Frame(304, 304.0, None, {"lr": np.array([9.0], np.float32)}))
+    assert one(judge).first_step == 304
 
 
 def test_feed_tells_when_findings_changed() -> None:

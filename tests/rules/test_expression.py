@@ -528,7 +528,7 @@ def test_hostile_text_is_refused_or_a_harmless_number_at_once(text: str) -> None
         except ExpressionError as error:
             message = error.message
         taken.append(time.process_time() - begin)
-    assert min(taken) < 0.05
+    assert min(taken) < 1.0  # it must not hang; benchmarks/rules_tick.py has the figure
     assert isinstance(value, float)
     assert message or not unknown(value) or "9**9" in text
     assert len(message) < 300
