@@ -166,7 +166,7 @@ def final_loss(doctor: Doctor) -> str:
         losses = [float(frame.values["loss"][0]) for frame in reader.frames() if "loss" in frame.values][-20:]
     finally:
         reader.close()
-    return f"final loss {sum(losses) / len(losses):.3g}" if losses else "no loss seen"
+    return f"final loss {sum(losses) / len(losses):.3g}" if losses else "no finite loss"
 
 
 def listed(cases: tuple[Case, ...]) -> list[str]:
