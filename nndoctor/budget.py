@@ -22,31 +22,39 @@ SLOWEST = 4096
 
 
 @dataclass
+class StepTime:
+    """A smoothed step time without the doctor's own part."""
+
+    seconds: float | None = None
+    steps: int = 0
+
+    def observe(self, seconds: float) -> None:
+        """Learn one more; after ten steps a stall counts at most threefold."""
+        self.steps += 1
+        if self.seconds is None:
+            self.seconds = seconds
+            return
+        heard = seconds if self.steps <= 10 else min(seconds, 3 * self.seconds)
+        self.seconds += max(0.1, 1 / self.steps) * (heard - self.seconds)
+
+
+@dataclass
 class Cadence:
     """How often one tier is measured.
 
     Args:
         share: allowed cost as a fraction of the step time.
+        step_time: the step time, shared by all tiers.
         fastest, slowest: limits of the cadence in steps, powers of two.
     """
 
     share: float
+    step_time: StepTime
     fastest: int = FLOOR
     slowest: int = SLOWEST
     every: int | None = None
     cost: float | None = None
-    step_time: float | None = None
     samples: int = 0
-    steps: int = 0
-
-    def observe_step(self, seconds: float) -> None:
-        """Learn the time of a step without our own part; after ten steps a stall counts at most threefold."""
-        self.steps += 1
-        if self.step_time is None:
-            self.step_time = seconds
-        else:
-            heard = seconds if self.steps <= 10 else min(seconds, 3 * self.step_time)
-            self.step_time += max(0.1, 1 / self.steps) * (heard - self.step_time)
 
     def observe_cost(self, seconds: float) -> None:
         """Learn what one sample cost; the first one is warm-up and does not count."""
@@ -54,7 +62,7 @@ class Cadence:
         if self.samples == 1:
             return
         self.cost = seconds if self.cost is None else max(0.0, self.cost + 0.3 * (seconds - self.cost))
-        if not self.step_time:
+        if not self.step_time.seconds:
             return
         every = self.fastest
         while every < self.slowest and not self._affords(every):
@@ -69,16 +77,16 @@ class Cadence:
         looked at, and a short run not at all.
         """
         assert self.cost is not None
-        assert self.step_time is not None
+        assert self.step_time.seconds is not None
         allowance = self.share * (3 if every >= SLOWEST_BY_DEFAULT else 1)
-        return self.cost <= allowance * self.step_time * every
+        return self.cost <= allowance * self.step_time.seconds * every
 
     @property
     def affordable(self) -> bool:
         """False if even the slowest cadence costs more than the share."""
-        if self.cost is None or not self.step_time:
+        if self.cost is None or not self.step_time.seconds:
             return True
-        return self.cost / self.slowest <= self.share * self.step_time
+        return self._affords(self.slowest)
 
 
 @dataclass
@@ -98,13 +106,15 @@ class Budget:
     spent: dict[str, float] = field(default_factory=dict)
     elapsed: float = 0.0
     spent_after_dense: float = 0.0
+    step_time: StepTime = field(default_factory=StepTime)
+    _next_look: int = 0
 
     def __post_init__(self) -> None:
         if not 0 < self.budget <= 1:
             raise ValueError(f"budget is the doctor's share of the step time, above 0 and at most 1; got {self.budget}")
         if self.cadence is not None and self.cadence < 1:
             raise ValueError(f"cadence is a number of steps, 1 or more; got {self.cadence}")
-        self.tiers = {name: Cadence(share * self.budget) for name, share in SHARES.items()}
+        self.tiers = {name: Cadence(share * self.budget, self.step_time) for name, share in SHARES.items()}
 
     def sampled(self, tier: str, step: int) -> bool:
         """Whether `tier` is measured on optimizer step number `step` (1 is the first)."""
@@ -112,6 +122,16 @@ class Budget:
             return True
         every = self.every(tier)
         return step % every == 0 and not self._overdrawn(step)
+
+    def tiers_at(self, step: int) -> frozenset[str]:
+        """The tiers that are measured on `step`. Most steps measure nothing, and to know that is cheap."""
+        if step > self.dense and step < self._next_look:
+            return frozenset()
+        sampled = frozenset(tier for tier in self.tiers if self.sampled(tier, step))
+        # Cadences change only where something was measured, so the next step worth a look is known; where
+        # something is measured now, the cadences may change: look again on the following step.
+        self._next_look = step + 1 if sampled else min((step // e + 1) * e for e in map(self.every, self.tiers))
+        return sampled
 
     def every(self, tier: str) -> int:
         """The present cadence of `tier` in steps."""
@@ -124,7 +144,7 @@ class Budget:
         """The hard stop: what was spent since the dense phase is beyond four times the budget and a burst."""
         if self.cadence is not None:
             return False
-        typical = next((c.step_time for c in self.tiers.values() if c.step_time), None)
+        typical = self.step_time.seconds
         if typical is None:
             return False
         return self.spent_after_dense > 4 * self.budget * self.elapsed + self.budget * 256 * typical
@@ -135,8 +155,7 @@ class Budget:
             self.elapsed += seconds
             self.spent_after_dense += own
         if step > 2 and seconds > own and (not sampled or step <= self.dense):
-            for cadence in self.tiers.values():
-                cadence.observe_step(seconds - own)
+            self.step_time.observe(seconds - own)
 
     def tier_cost(self, tier: str, seconds: float) -> None:
         """Book what one sample of `tier` cost in CPU time of the training thread."""

@@ -142,7 +142,7 @@ class _Options:
     name: str
 
 
-@dataclass
+@dataclass(slots=True)
 class _Window:
     """What happened since the last frame; one of these per step."""
 
@@ -204,6 +204,7 @@ class Doctor:
         self._optimizers: dict[str, torch.optim.Optimizer] = {}
         self._budget = options.budget
         self._handles: list[RemovableHandle] = []
+        self._forward_handles: list[RemovableHandle] = []
         self._failures: list[ProbeFailure] = []
         self._strikes = 0
         self._thread = threading.get_ident()
@@ -385,9 +386,6 @@ class Doctor:
                 self._dismiss(probe, error)
         for optimizer in self._optimizers.values():
             self._hook_optimizer(optimizer)
-        for root in self._index.roots.values():
-            self._handles.append(root.register_forward_pre_hook(Hook(self._forward_begins), with_kwargs=True))
-            self._handles.append(root.register_forward_hook(Hook(self._forward_ended), always_call=True))
         PROCESS.add(self)
         _attached.add(self)
         atexit.register(self._at_exit)
@@ -401,9 +399,10 @@ class Doctor:
     def _detach(self) -> None:
         PROCESS.remove(self)
         _attached.discard(self)
-        for handle in self._handles:
+        for handle in (*self._handles, *self._forward_handles):
             handle.remove()
         self._handles.clear()
+        self._forward_handles.clear()
         for probe in tuple(self._probes):
             self._guard(f"detaching {probe.name}", probe.detach)
         self._probes.clear()
@@ -661,21 +660,37 @@ class Doctor:
     def _begin_window(self) -> None:
         """Decide what the next step measures, and let the probes prepare for it."""
         following = self.step + 1
-        sampled = frozenset(
-            tier for tier in self._budget.tiers if self._look_closely or self._budget.sampled(tier, following)
-        )
+        sampled = frozenset(self._budget.tiers) if self._look_closely else self._budget.tiers_at(following)
         self._look_closely = False
         before, self._window.sampled = self._sampled_before, sampled
+        if not sampled and not before:
+            return  # everything sleeps on
         self._sampled_before = sampled
+        self._contracts.watch(bool(sampled))
+        self._watch_forward(bool(sampled))
         for probe in tuple(self._probes):
             if probe.tier not in sampled and probe.tier not in before:
-                continue  # it slept through the last step and sleeps on
+                continue
             self._measure(probe, lambda probe=probe: probe.begin_step(following, probe.tier in sampled))  # type: ignore[misc]
+
+    def _watch_forward(self, sampled: bool) -> None:
+        """Have hooks on the whole models' forward passes on measured steps, and none on the others."""
+        if sampled == bool(self._forward_handles):
+            return
+        if sampled:
+            for root in self._index.roots.values():
+                self._forward_handles.append(root.register_forward_pre_hook(Hook(self._forward_begins), with_kwargs=True))
+                self._forward_handles.append(root.register_forward_hook(Hook(self._forward_ended), always_call=True))
+            return
+        for handle in self._forward_handles:
+            handle.remove()
+        self._forward_handles.clear()
 
     def _close_frame(self) -> None:
         """Collect what was measured on this step, hand it to the worker, and begin the next."""
-        begun, cpu = perf_counter(), thread_time()
+        begun = perf_counter()
         window = self._window
+        cpu = thread_time() if window.sampled else None
         self.step += 1
         if self.step == 1:
             self._after_first_step()
@@ -689,17 +704,19 @@ class Doctor:
         self._inside.clear()
         self._begin_window()
         own = window.own + perf_counter() - begun
-        for tier, seconds in window.tier_cpu.items():
-            if tier in window.sampled:
-                self._budget.tier_cost(tier, seconds)
-            else:
-                self._budget.spend(tier, seconds)
-        self._budget.spend("hooks", max(0.0, thread_time() - cpu - sum(fresh.tier_cpu.values())))
+        if cpu is not None:
+            for tier, seconds in window.tier_cpu.items():
+                if tier in window.sampled:
+                    self._budget.tier_cost(tier, seconds)
+                else:
+                    self._budget.spend(tier, seconds)
+            self._budget.spend("hooks", max(0.0, thread_time() - cpu - sum(fresh.tier_cpu.values())))
+        else:
+            self._budget.spend("hooks", own)  # wall time: asking for CPU time would cost as much as the rest
         self._budget.step_took(self.step, elapsed, own, bool(window.sampled))
+        self._speed.step(elapsed, own, dense=self.step <= self._budget.dense)
         fresh.begun = begun
         fresh.own = perf_counter() - begun
-        self._speed.step(elapsed, own, dense=self.step <= self._budget.dense)
-        self._worker.pace = Pace(self._speed.steps_per_second, self._speed.overhead, self._loader.planned_steps)
 
     def _hand_over(self, payload: Payload, urgent: bool) -> None:
         """Give payloads to the worker in small batches: waking it for every step costs more than its work."""
@@ -710,6 +727,7 @@ class Doctor:
     def _flush(self) -> None:
         pending, self._pending = self._pending, []
         if pending:
+            self._worker.pace = Pace(self._speed.steps_per_second, self._speed.overhead, self._loader.planned_steps)
             self._worker.put(pending)
 
     def _collect(self, window: _Window) -> dict[str, Measured]:
@@ -797,6 +815,8 @@ class Doctor:
     def _current_targets(self) -> Targets:
         """The targets, the same object as long as nothing was added."""
         known = self._targets
+        if known is not None and not self._window.sampled:
+            return known
         index = self._index
         if (
             known is None

@@ -10,8 +10,7 @@ from __future__ import annotations
 
 import functools
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from time import perf_counter
 from typing import Any, Protocol
 from weakref import WeakKeyDictionary
@@ -49,7 +48,7 @@ class Interposer:
         self.observers: list[Observer] = []
         self.missing: tuple[str, ...] = ()
         self._undo: list[Callable[[], None]] = []
-        self._depth = threading.local()
+        self._inside = threading.local()
         self._lock = threading.RLock()
         self._loaders: WeakKeyDictionary[Any, Any] = WeakKeyDictionary()
 
@@ -73,16 +72,6 @@ class Interposer:
                 getattr(observer, event)(*args)
             except Exception as error:
                 observer.observer_failed(event, error)
-
-    @contextmanager
-    def _outermost(self) -> Iterator[bool]:
-        """True unless this thread is already inside a wrapped backward (reentrant checkpointing)."""
-        depth = getattr(self._depth, "value", 0)
-        self._depth.value = depth + 1
-        try:
-            yield depth == 0
-        finally:
-            self._depth.value = depth
 
     def _install(self) -> None:
         missing: list[str] = []
@@ -128,13 +117,17 @@ class Interposer:
 
     def _wrap_backward(self, original: Callable[..., Any]) -> Callable[..., Any]:
         def backward(tensors: Any, *args: Any, **kwargs: Any) -> Any:
-            with self._outermost() as outermost:
-                if not outermost or not self.observers:
-                    return original(tensors, *args, **kwargs)
+            # Reentrant checkpointing calls backward inside backward: only the outermost is the user's.
+            if getattr(self._inside, "backward", False) or not self.observers:
+                return original(tensors, *args, **kwargs)
+            self._inside.backward = True
+            try:
                 self._tell("backward_begins", tensors)
                 result = original(tensors, *args, **kwargs)
                 self._tell("backward_ended")
                 return result
+            finally:
+                self._inside.backward = False
 
         return backward
 

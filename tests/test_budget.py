@@ -6,13 +6,13 @@ from itertools import pairwise
 
 import pytest
 
-from nndoctor.budget import DENSE_STEPS, SLOWEST, SLOWEST_BY_DEFAULT, Budget, Cadence
+from nndoctor.budget import DENSE_STEPS, SLOWEST, SLOWEST_BY_DEFAULT, Budget, Cadence, StepTime
 
 
 def learnt(cost: float, step_time: float = 0.01, share: float = 0.004) -> Cadence:
-    cadence = Cadence(share)
+    cadence = Cadence(share, StepTime())
     for _ in range(20):
-        cadence.observe_step(step_time)
+        cadence.step_time.observe(step_time)
     for _ in range(5):
         cadence.observe_cost(cost)
     return cadence
@@ -46,17 +46,16 @@ def test_short_steps_are_still_looked_at_once_in_thirty_two() -> None:
 
 
 def test_the_first_cost_is_warm_up_and_does_not_count() -> None:
-    cadence = Cadence(0.004)
-    cadence.observe_step(0.01)
+    cadence = Cadence(0.004, StepTime(0.01, 1))
     cadence.observe_cost(10.0)
     assert cadence.every is None
 
 
 def test_one_stalled_step_does_not_buy_more_sampling() -> None:
-    cadence = learnt(1e-3)
-    cadence.observe_step(100.0)
-    assert cadence.step_time is not None
-    assert cadence.step_time < 0.013
+    typical = learnt(1e-3).step_time
+    typical.observe(100.0)
+    assert typical.seconds is not None
+    assert typical.seconds < 0.013
 
 
 def test_a_tier_that_no_cadence_can_afford_is_told() -> None:
@@ -73,6 +72,18 @@ def test_the_first_steps_are_dense_and_later_ones_follow_the_cadence() -> None:
     assert all(budget.sampled("parameters", step) for step in range(1, DENSE_STEPS + 1))
     later = [step for step in range(DENSE_STEPS + 1, 400) if budget.sampled("parameters", step)]
     assert {b - a for a, b in pairwise(later)} == {SLOWEST_BY_DEFAULT}
+
+
+def test_looking_ahead_gives_the_same_plan_as_asking_every_tier_on_every_step() -> None:
+    budget, asked = Budget(0.01), Budget(0.01)
+    for step in range(1, 600):
+        for plan in (budget, asked):
+            plan.step_took(step, 0.01, 1e-5, sampled=False)
+        sampled = budget.tiers_at(step)
+        assert sampled == {tier for tier in asked.tiers if asked.sampled(tier, step)}, step
+        for number, tier in enumerate(sorted(sampled)):
+            for plan in (budget, asked):
+                plan.tier_cost(tier, 1e-4 * (number + 1) * (4 if step > 300 else 1))
 
 
 def test_a_fixed_cadence_does_not_depend_on_what_things_cost() -> None:

@@ -87,6 +87,17 @@ class LoopContracts:
         self.steps_total = 0
         self.rounds_without_step = 0
         self.backwards_without_step = 0
+        self._watching = True
+
+    def watch(self, watching: bool) -> None:
+        """Follow the windows from here on, or only count backward calls until told to follow again."""
+        if watching and not self._watching:
+            for state in self._states.values():
+                state.after_step = [_mark(p) for p in state.params] if state.steps else []
+                state.after_backward = []
+                state.backwards = 0
+                state.stale = state.cleared_between = state.zeroed = False
+        self._watching = watching
 
     def register(self, optimizer: torch.optim.Optimizer) -> None:
         """Follow `optimizer`; the parameters it watches are spread over its groups."""
@@ -96,6 +107,8 @@ class LoopContracts:
         state.params = [*params[::stride][: WATCHED - 1], *params[-1:]]
 
     def backward_begins(self) -> None:
+        if not self._watching:
+            return
         for state in self._states.values():
             marks = [_mark(p) for p in state.params]
             if state.backwards == 0:
@@ -125,6 +138,8 @@ class LoopContracts:
     def backward_ended(self) -> None:
         self.backwards_total += 1
         self.backwards_without_step += 1
+        if not self._watching:
+            return
         for state in self._states.values():
             state.after_backward = [_mark(p) for p in state.params]
             if any(mark.gradient is not None for mark in state.after_backward):
@@ -133,6 +148,8 @@ class LoopContracts:
 
     def gradients_zeroed(self, owner: object) -> None:
         """zero_grad of `owner`, an optimizer or a module, ran; what it did is read off the gradients."""
+        if not self._watching:
+            return
         owned = _parameter_ids(owner)
         for state in self._states.values():
             if not any(id(p) in owned for p in state.params):
@@ -154,7 +171,7 @@ class LoopContracts:
             self.register(optimizer)
             return Contract()
         state.inside_step = True
-        if state.backwards == 0:
+        if state.backwards == 0 or not self._watching:
             return Contract()
         had = [p.grad for p, mark in zip(state.params, state.after_backward, strict=False) if mark.gradient is not None]
         lost_all = bool(had) and all(gradient is None for gradient in had)
@@ -177,7 +194,7 @@ class LoopContracts:
         state = self._states.get(id(optimizer))
         if state is None:
             return
-        state.after_step = [_mark(p) for p in state.params]
+        state.after_step = [_mark(p) for p in state.params] if self._watching else []
         state.steps += 1
         state.backwards = 0
         state.stale = state.cleared_between = state.zeroed = state.inside_step = False
