@@ -60,6 +60,9 @@ BATCH = 16
 BATCH_SECONDS = 0.25
 """Steps on which nothing was sampled travel to the doctor's thread in batches of at most this many or this long."""
 
+MEMORY_SECONDS = 1.0
+"""Seconds between two looks at the memory of the process; opening the file costs a tenth of a millisecond."""
+
 OBSERVED_NAMES = {"val_loss": "val.loss", "accuracy": "val.accuracy", "val_accuracy": "val.accuracy", "val_acc": "val.accuracy"}
 ADAPTIVE = frozenset({"Adagrad", "RMSprop", "Adadelta", "Rprop", "Adafactor"})
 
@@ -647,6 +650,7 @@ class Doctor:
 
     _previous_optimizer: int | None = None
     _look_closely: bool = False
+    _memory_read: float = 0.0
     _broken_losses: int = 0
     _sampled_before: frozenset[str] = frozenset()
 
@@ -762,9 +766,12 @@ class Doctor:
         found: dict[str, Measured] = {}
         if self._loader.batches is not None:
             found["loader.batches"] = float(self._loader.batches)
-        memory = _resident_bytes()
-        if memory is not None:
-            found["memory.process"] = memory
+        now = perf_counter()
+        if now - self._memory_read > MEMORY_SECONDS:
+            self._memory_read = now
+            memory = _resident_bytes()
+            if memory is not None:
+                found["memory.process"] = memory
         if torch.cuda.is_available() and torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
             found["memory.accelerator"] = float(torch.cuda.memory_allocated())
         return found

@@ -47,14 +47,14 @@ def pack(
     by_device: dict[torch.device, list[tuple[str, torch.Tensor]]] = {}
     for name, value in measured.items():
         if isinstance(value, torch.Tensor):
-            by_device.setdefault(value.device, []).append((name, value.detach().reshape(-1)))
+            by_device.setdefault(value.device, []).append((name, _flat(value)))
         elif isinstance(value, list):
             payload.numbers[name] = value
         else:
             payload.numbers[name] = [value]
     for device, items in by_device.items():
         # A copy, so that later writes of the user do not show.
-        flat = torch.cat([t.float() for _, t in items]) if len(items) > 1 else items[0][1].float().clone()
+        flat = torch.cat([t for _, t in items]) if len(items) > 1 else items[0][1].clone()
         layout = [(name, t.numel()) for name, t in items]
         if device.type == "cuda":
             host = torch.empty(flat.shape, dtype=flat.dtype, pin_memory=True)
@@ -65,6 +65,13 @@ def pack(
         else:
             payload.copies.append((flat, layout, None))
     return payload
+
+
+def _flat(tensor: torch.Tensor) -> torch.Tensor:
+    """`tensor` as a detached float32 vector; itself where it is one already."""
+    if tensor.dim() == 1 and tensor.dtype is torch.float32 and not tensor.requires_grad:
+        return tensor
+    return tensor.detach().reshape(-1).float()
 
 
 def unpack(payload: Payload) -> Frame:

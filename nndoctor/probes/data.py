@@ -10,7 +10,7 @@ import torch
 from nndoctor.discovery import NORMALISATIONS, ModelIndex
 from nndoctor.probes.base import Measured
 
-MOST_ELEMENTS = 1 << 15
+MOST_ELEMENTS = 1 << 13
 FINGERPRINT = 8192
 FINGERPRINT_SAMPLES = 8
 

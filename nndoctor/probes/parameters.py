@@ -73,6 +73,17 @@ class _Rows:
     square: torch.Tensor | None = None
     samples: int = 0
     measured: dict[str, torch.Tensor] = field(default_factory=dict)
+    weight_views: list[torch.Tensor | None] | None = None
+
+    def is_everything(self, size: int) -> bool:
+        """Whether the rows are all `size` parameters of the run, in order."""
+        return len(self.numbers) == size and self.numbers == list(range(size))
+
+    def weights_now(self) -> list[torch.Tensor | None]:
+        """Views of the sketched weights; made anew when the phase or a storage changes."""
+        if self.weight_views is None:
+            self.weight_views = self.sketch.sources(self.params)
+        return self.weight_views
 
 
 class ParameterProbe:
@@ -118,6 +129,7 @@ class ParameterProbe:
         """Look at other elements from now on; what is remembered of the former ones is worthless then."""
         for rows in (r for group in self._rows.values() for r in group):
             rows.sketch.redraw()
+            rows.weight_views = None
             rows.previous = rows.mean = rows.square = None
             rows.samples = 0
 
@@ -127,7 +139,7 @@ class ParameterProbe:
             gradients = [p.grad for p in rows.params]
             for number, gradient in zip(rows.numbers, gradients, strict=True):
                 self._has_grad[number] = float(gradient is not None)
-            gather(rows.weight_rows, rows.sketch.sources(rows.params))
+            gather(rows.weight_rows, rows.weights_now())
             inverse_scale = _inverse_scale(optimizer)
             rows.measured = {**_weight_statistics(rows), **_gradient_statistics(rows, gradients, inverse_scale)}
 
@@ -259,32 +271,29 @@ def _gradient_statistics(
     present = [g for g in gradients if g is not None]
     if not present:
         return {}
-    have = torch.tensor([g is not None for g in gradients], device=sketch.device)
-    missing = torch.full((len(gradients),), torch.nan, device=sketch.device)
     full_norm = norms(present)
     if inverse_scale is not None:
         full_norm = full_norm * inverse_scale.to(full_norm.device)
-    norm = missing.masked_scatter(have, full_norm)
     gradient = sketch.matrix()
     sources = sketch.sources(gradients)
     gather(sketch.destinations(gradient), sources)
     if inverse_scale is not None:
         gradient *= inverse_scale.to(gradient.device)
-    sketched = torch.tensor([s is not None for s in sources], device=sketch.device)
     rows.gradient = gradient
+    nonfinite = (~torch.isfinite(full_norm)).float()
     mean = gradient.sum(1) / sketch.count
     variance = ((gradient * gradient).sum(1) / sketch.count - mean * mean).clamp_min(0)
-    nonfinite = (~torch.isfinite(full_norm)).float()
-    found = {
-        "param.grad.norm": norm,
-        "param.grad.mean": torch.where(sketched, mean, missing),
-        "param.grad.var": torch.where(sketched, variance, missing),
-        "param.grad.nonfinite": missing.masked_scatter(have, nonfinite),
-    }
+    found = {"param.grad.mean": mean, "param.grad.var": variance}
     # One non-finite gradient (a skipped AMP step) must not stay in the means over steps.
-    for name, value in _over_steps(rows, torch.nan_to_num(gradient, nan=0.0, posinf=0.0, neginf=0.0)).items():
-        found[name] = torch.where(sketched, value, missing)
-    return found
+    found |= _over_steps(rows, torch.nan_to_num(gradient, nan=0.0, posinf=0.0, neginf=0.0))
+    if any(s is None for s in sources):
+        sketched = torch.tensor([s is not None for s in sources], device=sketch.device)
+        found = {name: torch.where(sketched, value, torch.nan) for name, value in found.items()}
+    if len(present) < len(gradients):
+        have = torch.tensor([g is not None for g in gradients], device=sketch.device)
+        missing = torch.full((len(gradients),), torch.nan, device=sketch.device)
+        full_norm, nonfinite = missing.masked_scatter(have, full_norm), missing.masked_scatter(have, nonfinite)
+    return {**found, "param.grad.norm": full_norm, "param.grad.nonfinite": nonfinite}
 
 
 def _over_steps(rows: _Rows, gradient: torch.Tensor) -> dict[str, torch.Tensor]:
@@ -321,7 +330,7 @@ def _update_statistics(rows: _Rows) -> dict[str, torch.Tensor]:
     sketch = rows.sketch
     assert rows.gradient is not None
     after = sketch.matrix()
-    gather(sketch.destinations(after), sketch.sources(rows.params))
+    gather(sketch.destinations(after), rows.weights_now())
     change = after.sub_(rows.weights)  # (rows, width)
     norm = ((change * change).sum(1) * sketch.scale).sqrt()
     weight_norm = rows.measured["param.weight.norm"]
@@ -356,7 +365,6 @@ def _adam_statistics(rows: _Rows, optimizer: torch.optim.Optimizer) -> dict[str,
     v_hat = second / (1 - beta2**counts).clamp_min(1e-12)[:, None]
     root = v_hat.sqrt()
     n = sketch.count
-    here = torch.tensor([a is not None and b is not None for a, b in zip(first_sources, second_sources, strict=True)], device=sketch.device)
     assert rows.gradient is not None
     normalised = rows.gradient / root.clamp_min(1e-30)
     found = {
@@ -368,6 +376,11 @@ def _adam_statistics(rows: _Rows, optimizer: torch.optim.Optimizer) -> dict[str,
         "param.adam.eps_fraction": ((root < 10 * eps[:, None]) & sketch.mask).float().sum(1) / n,
         "param.adam.staleness": ((normalised * normalised * (second > 0)).sum(1) / n).sqrt(),
     }
+    if all(a is not None and b is not None for a, b in zip(first_sources, second_sources, strict=True)):
+        return found
+    here = torch.tensor(
+        [a is not None and b is not None for a, b in zip(first_sources, second_sources, strict=True)], device=sketch.device
+    )
     return {name: torch.where(here, value, torch.nan) for name, value in found.items()}
 
 
@@ -393,6 +406,8 @@ def _step_counts(states: Sequence[Mapping[str, object]], device: torch.device) -
 
 def _scatter(parts: Sequence[tuple[_Rows, torch.Tensor]], size: int) -> torch.Tensor:
     """Values of several groups of rows as one tensor over all parameters, NaN elsewhere, shape (size,)."""
+    if len(parts) == 1 and parts[0][0].is_everything(size):
+        return parts[0][1]  # the usual case: one optimizer holds all parameters, in order
     device = parts[0][1].device
     whole = torch.full((size,), torch.nan, device=device)
     for rows, values in parts:
