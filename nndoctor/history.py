@@ -8,7 +8,7 @@ Sampling may be irregular: every sample carries its step.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -353,6 +353,13 @@ class History:
         self._tail, self._bucket_limit = tail, buckets
         self._series: dict[str, Series] = {}
         self._axes: dict[str, Axis] = {}
+        self._closed = False
+
+    def keep_only(self, names: Iterable[str]) -> None:
+        """From now on keep the signals that are asked for so far, and `names`; drop the samples of all others."""
+        for name in names:
+            self.series(name)
+        self._closed = True
 
     def series(self, name: str) -> Series:
         """The series of the signal `name`, empty before its first sample. Raises KeyError for an unknown signal."""
@@ -399,6 +406,8 @@ class History:
                     raise ValueError(
                         f"step {frame.step}: the frame holds {name!r}, which is not in the catalogue of signals"
                     )
+                if self._closed:
+                    continue
                 series = self.series(name)
             if len(values) > series.size:
                 raise ValueError(

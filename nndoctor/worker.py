@@ -17,6 +17,7 @@ from nndoctor.findings import Diagnosis, Finding, ProbeFailure
 from nndoctor.frames import Payload, unpack
 from nndoctor.record import RecordWriter
 from nndoctor.reports.panel import PanelState, panel_state
+from nndoctor.reports.panel_data import PANEL_SIGNALS
 from nndoctor.rules import Judge
 from nndoctor.signals import Frame, Targets
 
@@ -67,6 +68,7 @@ class Worker:
         failed: Callable[[str, Exception], None],
     ) -> None:
         self.judge = judge
+        judge.keep_only_what_is_needed(PANEL_SIGNALS)  # the record has the rest
         self.writer = writer
         self.display = display
         self.name = name

@@ -22,6 +22,12 @@ from nndoctor.signals import CATALOGUE, Targets
 RECENT_SAMPLES = 256
 """Measurements that a curve of the panel looks back on."""
 
+PANEL_SIGNALS = (
+    "loss", "loss.nonfinite", "lr", "grad.total_norm", "grad.nonfinite_total", "update.ratio", "param.update.ratio",
+    "grad.norm", "act.rms", "step.time",
+)  # fmt: skip
+"""What the panel reads by name; whoever keeps only part of a run's history for it keeps these."""
+
 CURVE_POINTS = 96
 """Points kept of them: no panel draws a curve wider than this."""
 

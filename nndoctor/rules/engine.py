@@ -7,7 +7,7 @@ not over) to cleared, per target; an unknown condition moves nothing.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -67,6 +67,10 @@ class Judge:
         self._judged = 0
         self._names: frozenset[str] = frozenset()
         self._watches = tuple(_Watch(rule, self._graph, self._clock) for rule in ruleset.rules if rule.disabled is None)
+
+    def keep_only_what_is_needed(self, also: Iterable[str] = ()) -> None:
+        """Drop the samples of signals that no rule reads, except `also`: the verdicts stay, most memory goes."""
+        self.history.keep_only(also)
 
     @property
     def targets(self) -> Targets:

@@ -461,6 +461,17 @@ def test_another_rule_does_not_change_what_a_rule_says() -> None:
     assert one(alone, "one") == one(together, "one")
 
 
+def test_dropping_what_no_rule_reads_changes_no_verdict() -> None:
+    text, series = rule(when="median(loss, 9) > 5"), {"loss": LOW * 50 + HIGH * 20, "lr": [0.1] * 70, "step.time": [1.0] * 70}
+    whole = judged(text, series)
+    lean = Judge(ruleset(text), ABC)
+    lean.keep_only_what_is_needed(["step.time"])
+    for frame in frames_from_series(series, ABC):
+        lean.feed(frame)
+    assert lean.findings() == whole.findings() != ()
+    assert set(lean.history.measured()) == {"loss", "step.time"}
+
+
 def test_quiet_steps_late_in_a_run_are_judged_together_and_early_ones_at_once() -> None:
     early = one(judged(rule(), {"loss": LOW * 50 + HIGH * 20}))
     late = one(judged(rule(), {"loss": LOW * 303 + HIGH * 20}))
