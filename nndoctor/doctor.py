@@ -695,6 +695,7 @@ class Doctor:
         begun = perf_counter()
         window = self._window
         cpu = thread_time() if window.sampled else None
+        probes_before = sum(window.tier_cpu.values())
         self.step += 1
         if self.step == 1:
             self._after_first_step()
@@ -714,7 +715,8 @@ class Doctor:
                     self._budget.tier_cost(tier, seconds)
                 else:
                     self._budget.spend(tier, seconds)
-            self._budget.spend("hooks", max(0.0, thread_time() - cpu - sum(fresh.tier_cpu.values())))
+            probes = sum(window.tier_cpu.values()) - probes_before + sum(fresh.tier_cpu.values())
+            self._budget.spend("hooks", max(0.0, thread_time() - cpu - probes))
         else:
             self._budget.spend("hooks", own)  # wall time: asking for CPU time would cost as much as the rest
         self._budget.step_took(self.step, elapsed, own, bool(window.sampled))

@@ -22,6 +22,9 @@ two exponential means, and two Adam moments."""
 
 MEAN_DECAY = 0.9
 REDRAW_EVERY = 64
+THOROUGH_SAMPLES = 50
+THOROUGH_EVERY = 4
+"""After this many samples, what changes slowly (spread of the weights, moments) is looked at in every fourth only."""
 
 PRE_SIGNALS = (
     "param.grad.norm",
@@ -141,15 +144,21 @@ class ParameterProbe:
                 self._has_grad[number] = float(gradient is not None)
             gather(rows.weight_rows, rows.weights_now())
             inverse_scale = _inverse_scale(optimizer)
-            rows.measured = {**_weight_statistics(rows), **_gradient_statistics(rows, gradients, inverse_scale)}
+            weights = _weight_statistics(rows) if self._thorough else _weight_norms(rows)
+            rows.measured = {**weights, **_gradient_statistics(rows, gradients, inverse_scale)}
 
     @torch.no_grad()
     def stepped(self, optimizer: torch.optim.Optimizer) -> None:
         for rows in self._rows_of(optimizer):
             if rows.measured and rows.gradient is not None:
                 rows.measured.update(_update_statistics(rows))
-                rows.measured.update(_adam_statistics(rows, optimizer))
+                if self._thorough:
+                    rows.measured.update(_adam_statistics(rows, optimizer))
             rows.gradient = None
+
+    @property
+    def _thorough(self) -> bool:
+        return self._samples <= THOROUGH_SAMPLES or self._samples % THOROUGH_EVERY == 0
 
     def collect(self) -> Mapping[str, Measured]:
         assert self._index is not None
@@ -240,6 +249,14 @@ def _inverse_scale(optimizer: torch.optim.Optimizer) -> torch.Tensor | None:
     """1 / loss scale while a fused optimizer still has to unscale its gradients itself, else None."""
     scale = getattr(optimizer, "grad_scale", None)
     return scale.double().reciprocal().float() if isinstance(scale, torch.Tensor) else None
+
+
+def _weight_norms(rows: _Rows) -> dict[str, torch.Tensor]:
+    square = (rows.weights * rows.weights).sum(1)  # (rows,)
+    return {
+        "param.weight.norm": (square * rows.sketch.scale).sqrt(),
+        "param.weight.nonfinite": (~torch.isfinite(square)).float(),
+    }
 
 
 def _weight_statistics(rows: _Rows) -> dict[str, torch.Tensor]:
