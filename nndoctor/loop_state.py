@@ -1,0 +1,174 @@
+"""What the doctor knows of a run besides its measurements: hyper-parameters, the loader, the speed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from nndoctor.probes.base import Measured
+
+ADAPTIVE = frozenset({"Adagrad", "RMSprop", "Adadelta", "Rprop", "Adafactor"})
+
+
+class Rates:
+    """Learning rates and other hyper-parameters, and how they changed."""
+
+    def __init__(self) -> None:
+        self.initial: float | None = None
+        self.peak = 0.0
+        self.last: float | None = None
+        self.changes = 0
+        self._epoch = 0
+        self._changes_at_epoch = 0
+        self._per_epoch: float | None = None
+
+    def follow(self, optimizers: Mapping[str, torch.optim.Optimizer], epoch: float | None) -> bool:
+        """Note the present learning rate; True if it changed or is the first."""
+        first = next(iter(optimizers.values()), None)
+        if first is None:
+            return False
+        rate = _setting(first.param_groups[0], "lr")
+        if epoch is not None and int(epoch) > self._epoch:
+            self._per_epoch = (self.changes - self._changes_at_epoch) / (int(epoch) - self._epoch)
+            self._epoch, self._changes_at_epoch = int(epoch), self.changes
+        if rate != rate or rate == self.last:
+            return False
+        if self.initial is None:
+            self.initial = rate
+        else:
+            self.changes += 1
+        self.last = rate
+        self.peak = max(self.peak, rate)
+        return True
+
+    def signals(self, optimizers: Mapping[str, torch.optim.Optimizer]) -> dict[str, Measured]:
+        """Hyper-parameters of every group, and the story of the first group's learning rate."""
+        groups = [group for optimizer in optimizers.values() for group in optimizer.param_groups]
+        found: dict[str, Measured] = {
+            "group.lr": [_setting(g, "lr") for g in groups],
+            "group.weight_decay": [_setting(g, "weight_decay") for g in groups],
+            "group.momentum": [_setting(g, "momentum") if "momentum" in g else _beta(g, 0) for g in groups],
+            "group.beta2": [_beta(g, 1) for g in groups],
+            "group.eps": [_setting(g, "eps") for g in groups],
+        }
+        if self.last is not None and self.initial is not None:
+            found["lr"] = self.last
+            found["lr.initial"] = self.initial
+            found["lr.peak"] = self.peak
+            found["lr.changes"] = float(self.changes)
+        if self._per_epoch is not None:
+            found["loop.lr_steps_per_epoch"] = self._per_epoch
+        first = next(iter(optimizers.values()), None)
+        if first is not None:
+            adaptive = "betas" in first.param_groups[0] or type(first).__name__ in ADAPTIVE
+            found["lr.adaptive"] = float(adaptive)
+        return found
+
+
+def _setting(group: Mapping[str, Any], name: str) -> float:
+    value = group.get(name)
+    if isinstance(value, torch.Tensor):
+        return float(value) if value.device.type == "cpu" else float("nan")  # never wait for a device
+    return float(value) if isinstance(value, (int, float)) else float("nan")
+
+
+def _beta(group: Mapping[str, Any], which: int) -> float:
+    betas = group.get("betas")
+    return _setting({"beta": betas[which]}, "beta") if isinstance(betas, (tuple, list)) and len(betas) > which else float("nan")
+
+
+class LoaderState:
+    """Which loader feeds the training, how far it is, and how long it kept the loop waiting."""
+
+    def __init__(self, loader: object | None) -> None:
+        self.training = loader
+        self._last: object | None = None
+        self._served = 0
+        self._passes = -1 if loader is None else 0
+        self._trained = False
+        self.seen = loader is not None
+        self.planned_steps: int | None = None
+
+    def joined(self, loader: object, served: int) -> None:
+        """Start in the middle of an epoch of which `served` batches are gone."""
+        self.training, self._served, self._passes, self.seen = loader, served, 0, True
+
+    def started(self, loader: object) -> None:
+        if loader is self.training and self._served:
+            self._passes += self._trained  # a pass without any backward was an evaluation
+            self._served, self._trained = 0, False
+
+    def loaded(self, loader: object) -> bool:
+        """Note one batch; True if it came from the training loader, or that one is not known yet."""
+        self._last = loader
+        self.seen = True
+        if loader is self.training:
+            self._served += 1
+        return self.training is None or loader is self.training
+
+    def backward_seen(self) -> None:
+        """The loader in use at the first backward is the training loader."""
+        self._trained = True
+        if self.training is None and self._last is not None:
+            self.training, self._served, self._passes = self._last, 1, 0
+
+    @property
+    def batches(self) -> int | None:
+        """Batches per epoch; None without a loader of known length."""
+        try:
+            return len(self.training)  # type: ignore[arg-type]
+        except TypeError:
+            return None
+
+    @property
+    def epoch(self) -> float | None:
+        batches = self.batches
+        if self.training is None or not batches or self._passes < 0:
+            return None
+        return self._passes + self._served / batches
+
+
+class Speed:
+    """Steps per second over about the last hundred steps, and the doctor's share of the time.
+
+    The first steps, all of which are measured, would hide what the doctor costs from then on; their
+    share is kept apart.
+    """
+
+    def __init__(self) -> None:
+        self.steps_per_second: float | None = None
+        self._recent = self._recent_steps = 0.0
+        self._elapsed = {True: 0.0, False: 0.0}
+        self._own = {True: 0.0, False: 0.0}
+
+    def step(self, elapsed: float, own: float, *, dense: bool) -> None:
+        self._recent_steps = 0.99 * self._recent_steps + 1
+        self._recent = 0.99 * self._recent + elapsed
+        self._elapsed[dense] += elapsed
+        self._own[dense] += own
+        if self._recent > 0:
+            self.steps_per_second = self._recent_steps / self._recent
+
+    def _share(self, dense: bool) -> float | None:
+        return self._own[dense] / self._elapsed[dense] if self._elapsed[dense] > 0 else None
+
+    @property
+    def overhead(self) -> float | None:
+        """Wall time of the doctor's blocks over step time, since the first dense steps ended; None before."""
+        return self._share(False)
+
+    @property
+    def dense_overhead(self) -> float | None:
+        """The same over the first steps, every one of which is measured."""
+        return self._share(True)
+
+
+def settings(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+    plain = (int, float, str, bool)
+    return {
+        key: list(value) if isinstance(value, tuple) else value
+        for key, value in optimizer.param_groups[0].items()
+        if key != "params" and isinstance(value, (*plain, tuple))
+    }
