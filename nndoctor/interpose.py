@@ -186,11 +186,5 @@ def version_of(tensor: torch.Tensor) -> int:
     return tensor._version
 
 
-def in_backward() -> bool:
-    """Whether the autograd engine is running in this thread (a forward then is a recomputation)."""
-    current = getattr(torch._C, "_current_graph_task_id", None)
-    return current is not None and current() != -1
-
-
 PROCESS = Interposer()
 """Functions of torch are one per process, so is their interposer; it holds nothing while no doctor is attached."""
