@@ -20,6 +20,7 @@ from torch.utils.hooks import RemovableHandle
 from nndoctor.discovery import unique_names, unwrap
 from nndoctor.doctor import Doctor, attached_doctors, wrap
 from nndoctor.interpose import PROCESS
+from nndoctor.probes.base import Hook
 
 LOSS_FUNCTIONS = (
     "cross_entropy",
@@ -77,8 +78,8 @@ class AutoAttach:
             self._patch(F, name, self._note_validation)
         hooks = nn.modules.module
         self._handles = [
-            hooks.register_module_forward_pre_hook(self._entered),
-            hooks.register_module_forward_hook(self._left, always_call=True),
+            hooks.register_module_forward_pre_hook(Hook(self._entered)),
+            hooks.register_module_forward_hook(Hook(self._left), always_call=True),
         ]
         PROCESS.add(self)
 

@@ -45,6 +45,7 @@ from nndoctor.loop_state import LoaderState, Rates, Speed, settings
 from nndoctor.probes.activations import ActivationProbe
 from nndoctor.probes.base import Hook, Measured, Probe
 from nndoctor.probes.data import DataProbe, last_tensor
+from nndoctor.probes.functional import compiled_frames
 from nndoctor.probes.graph import GraphProbe
 from nndoctor.probes.layer_times import LayerTimesProbe
 from nndoctor.probes.loop import Contract, LoopContracts
@@ -222,6 +223,7 @@ class Doctor:
         self._speed = Speed()
         self._mode_matters: list[nn.Module] | None = None
         self._skipped_total = 0
+        self._frames_before = compiled_frames()
         self._pending: list[Payload] = []
 
         ruleset = load_rulesets(options.rules, CATALOGUE)
@@ -650,6 +652,7 @@ class Doctor:
 
     _previous_optimizer: int | None = None
     _look_closely: bool = False
+    _compiled: bool = False
     _memory_read: float = 0.0
     _broken_losses: int = 0
     _sampled_before: frozenset[str] = frozenset()
@@ -670,6 +673,8 @@ class Doctor:
         if not sampled and not before:
             return  # everything sleeps on
         self._sampled_before = sampled
+        if not self._compiled and compiled_frames() > self._frames_before:
+            self._leave_compiled_code_alone()
         self._contracts.watch(bool(sampled))
         self._watch_forward(bool(sampled))
         for probe in tuple(self._probes):
@@ -677,8 +682,23 @@ class Doctor:
                 continue
             self._measure(probe, lambda probe=probe: probe.begin_step(following, probe.tier in sampled))  # type: ignore[misc]
 
+    def _leave_compiled_code_alone(self) -> None:
+        """torch.compile has compiled something since we attached: take our hooks out of it for good.
+
+        Hooks that come and go would make it compile anew each time. What remains measured is what lies
+        outside: parameters, gradients, optimizer, loss, the times of whole passes.
+        """
+        self._compiled = True
+        for probe in (self._activations, self._times):
+            if probe in self._probes:
+                self._guard(f"detaching {probe.name}", probe.detach)
+                self._probes.remove(probe)
+
     def _watch_forward(self, sampled: bool) -> None:
         """Have hooks on the whole models' forward passes on measured steps, and none on the others."""
+        if self._compiled:
+            # On the wrapper that torch.compile returns a hook runs outside of the compiled code, inside not.
+            sampled = sampled and all(hasattr(root, "_orig_mod") for root in self._index.roots.values())
         if sampled == bool(self._forward_handles):
             return
         if sampled:
@@ -881,6 +901,8 @@ class Doctor:
         unseen = list(self._activations.unseen()) if self._activations in self._probes else []
         if self._times in self._probes:
             unseen.extend(self._times.notes())
+        if self._compiled:
+            unseen.append("torch.compile is in use: activations and times of layers are not measured")
         if PROCESS.missing:
             unseen.append(f"this torch lacks {', '.join(PROCESS.missing)}: what they tell was not measured")
         self.facts["unseen"] = unseen

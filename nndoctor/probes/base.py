@@ -54,6 +54,9 @@ class Hook:
 
     ``copy.deepcopy`` and ``torch.save`` of a model take its hooks along. The stand-in is a bound
     method of the standard library, so that such a file loads where nndoctor is not installed.
+
+    While torch.compile traces the model the hook is not there either: inside a compiled region nothing
+    of ours breaks the graph, which ``fullgraph=True`` would make an error of.
     """
 
     __slots__ = ("function",)
@@ -62,6 +65,8 @@ class Hook:
         self.function = function
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        if torch.compiler.is_compiling():
+            return None
         return self.function(*args, **kwargs)
 
     def __reduce__(self) -> tuple[Any, ...]:

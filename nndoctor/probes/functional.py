@@ -139,6 +139,11 @@ class FunctionalActivations(TorchFunctionMode):
 
 def compiler_has_run() -> bool:
     """Whether this process compiles with dynamo: it guards on active modes, so entering one would recompile."""
-    utils = sys.modules.get("torch._dynamo.utils")
-    counters = getattr(utils, "counters", None)
-    return bool(counters and counters.get("frames"))
+    return compiled_frames() > 0
+
+
+def compiled_frames() -> int:
+    """How many pieces of code dynamo has compiled in this process, 0 where it does not tell."""
+    counters = getattr(sys.modules.get("torch._dynamo.utils"), "counters", None) or {}
+    # With fullgraph=True only the second one counts.
+    return int(counters.get("frames", {}).get("total", 0)) + int(counters.get("stats", {}).get("unique_graphs", 0))

@@ -1,0 +1,81 @@
+"""A compiled model is left whole: no graph break, one compilation more at most, the same numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch._dynamo
+from torch import nn
+
+import nndoctor
+from nndoctor.doctor import attached_doctors
+
+X = torch.linspace(-1, 1, 32 * 8).reshape(32, 8)
+Y = torch.arange(32) % 3
+Order = Callable[[nn.Module, torch.optim.Optimizer, Path], tuple[Callable[..., Any], nndoctor.Doctor]]
+
+
+@pytest.fixture(autouse=True)
+def fresh_compiler() -> Iterator[None]:
+    torch._dynamo.reset()
+    torch._dynamo.utils.counters.clear()
+    yield
+    for doctor in attached_doctors():
+        doctor.close()
+    torch._dynamo.reset()
+
+
+def compiled(model: nn.Module) -> Any:
+    return torch.compile(model, backend="aot_eager", fullgraph=True)
+
+
+def wrap(model: nn.Module, optimizer: torch.optim.Optimizer, folder: Path) -> nndoctor.Doctor:
+    return nndoctor.wrap(model, optimizer, run_dir=folder, ui="off", strict=True)
+
+
+def wrapped_first(model: nn.Module, optimizer: torch.optim.Optimizer, folder: Path) -> tuple[Any, nndoctor.Doctor]:
+    doctor = wrap(model, optimizer, folder)
+    return compiled(model), doctor
+
+
+def compiled_first(model: nn.Module, optimizer: torch.optim.Optimizer, folder: Path) -> tuple[Any, nndoctor.Doctor]:
+    fast = compiled(model)
+    return fast, wrap(fast, optimizer, folder)
+
+
+def inner_wrapped(model: nn.Module, optimizer: torch.optim.Optimizer, folder: Path) -> tuple[Any, nndoctor.Doctor]:
+    fast = compiled(model)
+    return fast, wrap(model, optimizer, folder)
+
+
+def train(order: Order | None, folder: Path) -> tuple[list[float], nndoctor.Doctor | None]:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 3))
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
+    forward, doctor = (compiled(model), None) if order is None else order(model, optimizer, folder)
+    losses = []
+    for _ in range(60):
+        optimizer.zero_grad()
+        loss = nn.functional.cross_entropy(forward(X), Y)
+        loss.backward()
+        optimizer.step()
+        losses.append(float(loss.detach()))
+    return losses, doctor
+
+
+@pytest.mark.parametrize("order", [wrapped_first, compiled_first, inner_wrapped])
+def test_a_model_compiled_as_one_graph_stays_one_graph(order: Order, tmp_path: Path) -> None:
+    losses, doctor = train(order, tmp_path / "run")
+    assert doctor is not None
+    counters = torch._dynamo.utils.counters
+    assert not counters["graph_break"]
+    assert counters["stats"]["unique_graphs"] <= 2
+    doctor.close()
+    assert doctor.diagnosis().probe_failures == ()
+    assert any("torch.compile" in sentence for sentence in doctor.facts["unseen"])
+    torch._dynamo.reset()
+    assert losses == train(None, tmp_path)[0]
