@@ -27,6 +27,7 @@ def fresh_compiler() -> Iterator[None]:
     for doctor in attached_doctors():
         doctor.close()
     torch._dynamo.reset()
+    torch._dynamo.utils.counters.clear()  # for later tests nothing was compiled in this process
 
 
 def compiled(model: nn.Module) -> Any:
