@@ -32,7 +32,7 @@ MAY_IMPORT = {
     "worker": {"frames", "rules", "reports", "record", "findings", "signals"},
     "reporting": {"rules", "reports", "record", "history", "findings", "signals"},
     "doctor": {"nndoctor", "worker", "reporting", "probes", "rules", "reports", "signals", "findings", "history", "record", "discovery", "interpose", "frames", "loop_state", "budget", "torch"},
-    "attach": {"doctor", "discovery", "interpose", "torch"},
+    "attach": {"doctor", "discovery", "interpose", "probes", "torch"},
     "cli": {"cli", *PUBLIC},
     "integrations": {*PUBLIC, "torch"},
     "zoo": {*PUBLIC, "torch"},
