@@ -211,7 +211,7 @@ class Doctor:
         self._forward_handles: list[RemovableHandle] = []
         self._failures: list[ProbeFailure] = []
         self._strikes = 0
-        self._thread = threading.get_ident()
+        self._thread: int | None = None
         self._process = os.getpid()
         self._scaled: tuple[int, torch.Tensor | float] | None = None
         self._inside: dict[str, float] = {}
@@ -496,6 +496,8 @@ class Doctor:
             self._inside["loss"] = now
 
     def backward_begins(self, loss: object) -> None:
+        if self._thread is None:
+            self._thread = threading.get_ident()  # the thread that trains need not be the one that wrapped
         if threading.get_ident() != self._thread:
             return
         begun = perf_counter()

@@ -110,6 +110,21 @@ def test_a_loss_that_is_not_finite_makes_the_next_step_a_measured_one(wrap: Call
     assert sampled == [*range(1, 51), 71, 72, 73]
 
 
+def test_training_may_happen_in_another_thread_than_wrapping(wrap: Callable[..., nndoctor.Doctor]) -> None:
+    model = net()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    doctor = wrap(model, optimizer)
+
+    def train() -> None:
+        for _ in range(4):
+            step(model, optimizer)
+
+    thread = threading.Thread(target=train)
+    thread.start()
+    thread.join()
+    assert len(values(frames(doctor), "loss")) == 4
+
+
 def test_accumulation_is_one_step_of_several_micro_steps(wrap: Callable[..., nndoctor.Doctor]) -> None:
     model = net()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
