@@ -160,7 +160,6 @@ class _Window:
     trained_in_eval: bool = False
     tiles: dict[str, float] = field(default_factory=dict)
     own: float = 0.0
-    own_cpu: float = 0.0
     tier_cpu: dict[str, float] = field(default_factory=dict)
     preclip: object = None
     max_norm: object = None
@@ -219,6 +218,12 @@ class Doctor:
         self._rates = Rates()
         self._following: dict[int, int] = {}
         self._last_stepped: int | None = None
+        self._previous_optimizer: int | None = None
+        self._look_closely = False
+        self._compiled = False
+        self._memory_read = 0.0
+        self._broken_losses = 0
+        self._sampled_before: frozenset[str] = frozenset()
         self._targets: Targets | None = None
         self._speed = Speed()
         self._mode_matters: list[nn.Module] | None = None
@@ -651,13 +656,6 @@ class Doctor:
         if self._previous_optimizer is not None:
             self._following[self._previous_optimizer] = id(optimizer)
         self._previous_optimizer = id(optimizer)
-
-    _previous_optimizer: int | None = None
-    _look_closely: bool = False
-    _compiled: bool = False
-    _memory_read: float = 0.0
-    _broken_losses: int = 0
-    _sampled_before: frozenset[str] = frozenset()
 
     def _frame_is_complete(self, optimizer: torch.optim.Optimizer) -> bool:
         if len(self._window.stepped) >= len(self._optimizers):

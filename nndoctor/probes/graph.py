@@ -176,11 +176,6 @@ def _kind(nodes: set[str]) -> str:
     return " + ".join(known) if known else "custom"
 
 
-def nodes_agree(loss: torch.Tensor) -> bool:
-    """Whether this torch names the nodes that the walk relies on (used by ``nndoctor check``)."""
-    return _name(loss.grad_fn) in CLASS_LOSSES
-
-
 class GraphProbe:
     """Examines the graph of the loss on sampled steps: reach, double softmax, broadcasting, targets."""
 

@@ -83,8 +83,6 @@ class LoopContracts:
     def __init__(self) -> None:
         self._states: dict[int, _OptimizerState] = {}
         self._step_since_backward = False
-        self.backwards_total = 0
-        self.steps_total = 0
         self.rounds_without_step = 0
         self.backwards_without_step = 0
         self._watching = True
@@ -136,7 +134,6 @@ class LoopContracts:
         self._step_since_backward = False
 
     def backward_ended(self) -> None:
-        self.backwards_total += 1
         self.backwards_without_step += 1
         if not self._watching:
             return
@@ -210,7 +207,6 @@ class LoopContracts:
         self._end_window()
 
     def _end_window(self) -> None:
-        self.steps_total += 1
         self._step_since_backward = True
         self.rounds_without_step = 0
         self.backwards_without_step = 0
