@@ -206,19 +206,9 @@ class AutoAttach:
                 self._loader, self._served = loader, 0
             self._served += 1
 
-    def backward_ended(self) -> None: ...
-
-    def gradients_zeroed(self, owner: object) -> None: ...
-
-    def clipped(self, total_norm: object, max_norm: object) -> None: ...
-
     def loss_scaled(self, loss: object, scaled: object) -> None:
         if self.doctor is None:
             self._scaled = (loss, scaled)
-
-    def scaler_stepped(self, optimizer: object) -> None: ...
-
-    def loader_started(self, loader: object) -> None: ...
 
     def observer_failed(self, event: str, error: Exception) -> None:
         """The search failed: give up looking, say so, leave the script alone."""

@@ -16,6 +16,7 @@ import traceback
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from importlib import import_module
 from math import isfinite
 from pathlib import Path
@@ -42,9 +43,11 @@ from nndoctor.findings import Diagnosis, ProbeFailure
 from nndoctor.frames import RAW_LOSSES, Payload, pack
 from nndoctor.interpose import PROCESS
 from nndoctor.loop_state import LoaderState, Rates, Speed, settings
+from nndoctor.places import Places
 from nndoctor.probes.activations import ActivationProbe
-from nndoctor.probes.base import Hook, Measured, Probe
-from nndoctor.probes.data import DataProbe, last_tensor
+from nndoctor.probes.base import CONTRACT, EVENTS, Hook, Measured, Probe
+from nndoctor.probes.built_in import further_probes
+from nndoctor.probes.data import DataProbe
 from nndoctor.probes.functional import compiled_frames
 from nndoctor.probes.graph import GraphProbe
 from nndoctor.probes.layer_times import LayerTimesProbe
@@ -165,6 +168,7 @@ class _Window:
     max_norm: object = None
     skipped: int = 0
     found_inf: torch.Tensor | None = None
+    news: bool = False
 
     def add(self, tile: str, seconds: float) -> None:
         self.tiles[tile] = self.tiles.get(tile, 0.0) + seconds
@@ -240,7 +244,12 @@ class Doctor:
         self._times = LayerTimesProbe()
         self._graph = GraphProbe()
         self._data = DataProbe()
-        self._probes: list[Probe] = [self._parameters, self._activations, self._times, self._graph, self._data]
+        # The times come last, so that the stamp at which a pass begins leaves out what the others do before it.
+        self._probes: list[Probe] = [
+            self._parameters, self._activations, self._graph, self._data, *further_probes(), self._times,
+        ]  # fmt: skip
+        self._listen()
+        self._places = Places()
         for key, optimizer in optimizers.items():
             self._register(key, optimizer)
         self.facts: dict[str, Any] = self._first_facts(options)
@@ -402,6 +411,26 @@ class Doctor:
         self._window = _Window()
         self._begin_window()
 
+    def _listen(self) -> None:
+        """Find out which probe hears which event."""
+        self._listeners: dict[str, list[tuple[Probe, Callable[..., None]]]] = {}
+        for event in EVENTS:
+            hears = [(probe, method) for probe in self._probes if (method := getattr(probe, event, None)) is not None]
+            if hears:
+                self._listeners[event] = hears
+        self._contract_probes = [probe for probe in self._probes if probe.tier == CONTRACT]
+
+    def _tell(self, event: str, *args: object) -> None:
+        """Tell the probes: those of the contract tier always, the others on steps on which they are sampled."""
+        for probe, hears in self._listeners.get(event, ()):
+            if probe.tier == CONTRACT:
+                try:
+                    hears(*args)
+                except Exception as error:
+                    self._dismiss(probe, error)
+            elif probe.tier in self._window.sampled:
+                self._measure(probe, partial(hears, *args))
+
     def _hook_optimizer(self, optimizer: torch.optim.Optimizer) -> None:
         self._handles.append(optimizer.register_step_pre_hook(self._before_step))
         self._handles.append(optimizer.register_step_post_hook(self._after_step))
@@ -452,6 +481,7 @@ class Doctor:
             raise error
         if probe in self._probes:
             self._probes.remove(probe)
+            self._listen()
         self._note_failure(probe.name, error)
         try:
             probe.detach()
@@ -479,26 +509,41 @@ class Doctor:
     # ------------------------------------------------------------------ events of the loop
 
     def _forward_begins(self, root: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
-        if not torch.is_grad_enabled() or torch.compiler.is_compiling():
-            return
         try:
+            if not torch.is_grad_enabled():
+                self._tell("evaluation_begins", root, args, kwargs)
+                return
             window = self._window
             window.forwards += 1
+            self._places.saw("forward")
+            if not window.sampled:
+                self._tell("forward_begins", root, args, kwargs)
+                return
+            begun = perf_counter()
             window.eval_forward = not root.training
-            if "data" in window.sampled:
-                begun = perf_counter()
-                self._measure(self._data, lambda: self._data.forward_begins(args, kwargs))
-                window.own += perf_counter() - begun
-            self._inside["forward"] = perf_counter()
+            self._tell("forward_begins", root, args, kwargs)
+            now = perf_counter()
+            window.own += now - begun
+            self._inside["forward"] = now
         except Exception as error:
             self._failed("forward hook", error)
 
     def _forward_ended(self, root: nn.Module, args: object, output: object) -> None:
-        begun = self._inside.pop("forward", None)
-        if begun is not None:
-            now = perf_counter()
-            self._window.add("forward", now - begun)
-            self._inside["loss"] = now
+        try:
+            if not torch.is_grad_enabled():
+                self._tell("evaluation_ended", root, output)
+                return
+            begun = self._inside.pop("forward", None)
+            if begun is not None:
+                now = perf_counter()
+                self._window.add("forward", now - begun)
+                self._tell("forward_ended", root, output)
+                self._inside["loss"] = perf_counter()
+                self._window.own += self._inside["loss"] - now
+            else:
+                self._tell("forward_ended", root, output)
+        except Exception as error:
+            self._failed("forward hook", error)
 
     def backward_begins(self, loss: object) -> None:
         if self._thread is None:
@@ -510,6 +555,7 @@ class Doctor:
         since_forward = self._inside.pop("loss", None)
         if since_forward is not None:
             window.add("loss", begun - since_forward)
+        self._places.saw("backward")
         self._contracts.backward_begins()
         window.trained_in_eval = window.eval_forward
         scalar = loss[0] if isinstance(loss, (tuple, list)) and len(loss) == 1 else loss
@@ -520,11 +566,8 @@ class Doctor:
                 self._broken_losses += 1
                 # Where it came from is asked on the next step, whatever the cadence says.
                 self._look_closely = self._broken_losses <= 3
-            if "graph" in window.sampled:
-                self._measure(self._graph, lambda: self._graph.backward_begins(scalar))
+            self._tell("backward_begins", scalar)
         self._loader.backward_seen()
-        if "times" in window.sampled:
-            self._measure(self._times, self._times.backward_began)
         now = perf_counter()
         window.own += now - begun
         self._inside["backward"] = now
@@ -543,25 +586,49 @@ class Doctor:
         window = self._window
         window.add("backward", now - begun)
         self._contracts.backward_ended()
-        if "times" in window.sampled:
-            self._measure(self._times, self._times.backward_ended)
+        self._tell("backward_ended")
         window.own += perf_counter() - now
         if self._contracts.step_is_missing:
             self._close_frame()
 
     def gradients_zeroed(self, owner: object) -> None:
+        self._places.saw("zero_grad")
         self._contracts.gradients_zeroed(owner)
+        self._tell("gradients_zeroed", owner)
 
     def clipped(self, total_norm: object, max_norm: object) -> None:
         self._window.preclip = _at_once(total_norm) if isinstance(total_norm, torch.Tensor) else total_norm
         self._window.max_norm = _at_once(max_norm) if isinstance(max_norm, torch.Tensor) else max_norm
+        self._places.saw("clip")
+        self._tell("clipped", total_norm, max_norm)
 
     def loss_scaled(self, loss: object, scaled: object) -> None:
         if isinstance(loss, torch.Tensor) and isinstance(scaled, torch.Tensor) and loss.numel() == 1:
             self._scaled = (id(scaled), _at_once(loss))
+        self._tell("loss_scaled", loss, scaled)
+
+    def gradients_unscaled(self, scaler: object, optimizer: object) -> None:
+        self._places.saw("unscale")
+        self._tell("gradients_unscaled", scaler, optimizer)
+
+    def scaler_updated(self, scaler: object) -> None:
+        self._places.saw("scaler_update")
+        self._tell("scaler_updated", scaler)
+
+    def scheduler_stepped(self, scheduler: object) -> None:
+        self._places.saw("schedule")
+        self._tell("scheduler_stepped", scheduler)
+
+    def state_loaded(self, module: object, missing: Sequence[str], unexpected: Sequence[str]) -> None:
+        self._places.saw("load_state")
+        self._tell("state_loaded", module, missing, unexpected)
+
+    def batch_planned(self, sampler: object, indices: Sequence[object]) -> None:
+        self._tell("batch_planned", sampler, indices)
 
     def scaler_stepped(self, optimizer: object) -> None:
         """The scaler's step returned; if our hook did not run meanwhile, it skipped the optimizer."""
+        self._tell("scaler_stepped", optimizer)
         if id(optimizer) in self._window.stepped or id(optimizer) == self._last_stepped:
             self._last_stepped = None
             return
@@ -573,10 +640,11 @@ class Doctor:
 
     def loader_started(self, loader: object) -> None:
         self._loader.started(loader)
+        self._tell("loader_started", loader)
 
     def batch_loaded(self, loader: object, batch: object, seconds: float) -> None:
-        if self._loader.loaded(loader) and "graph" in self._window.sampled:
-            self._graph.targets_from_loader = last_tensor(batch)
+        self._places.saw("loader")
+        self._tell("batch_loaded", loader, batch, self._loader.loaded(loader))
         self._window.add("data_wait", seconds)
 
     def observer_failed(self, event: str, error: Exception) -> None:
@@ -590,6 +658,7 @@ class Doctor:
             if id(optimizer) in self._window.stepped:
                 self._close_frame()
             self._last_stepped = None
+            self._places.saw("step")
             contract = self._contracts.before_step(optimizer)
             self._window.contract = _worst(self._window.contract, contract)
             closure = args[1] if len(args) > 1 else kwargs.get("closure")
@@ -627,9 +696,7 @@ class Doctor:
     def _gradients_ready(self, optimizer: torch.optim.Optimizer) -> None:
         found_inf = getattr(optimizer, "found_inf", None)
         self._window.found_inf = found_inf if isinstance(found_inf, torch.Tensor) else None
-        for probe in tuple(self._probes):
-            if probe.tier in self._window.sampled:
-                self._measure(probe, lambda probe=probe: probe.gradients_ready(optimizer))  # type: ignore[misc]
+        self._tell("gradients_ready", optimizer)
 
     def _after_step(self, optimizer: torch.optim.Optimizer, args: object, kwargs: object) -> None:
         try:
@@ -639,9 +706,7 @@ class Doctor:
             if entered is not None:
                 window.add("optimizer", begun - entered)
             self._contracts.after_step(optimizer)
-            for probe in tuple(self._probes):
-                if probe.tier in window.sampled:
-                    self._measure(probe, lambda probe=probe: probe.stepped(optimizer))  # type: ignore[misc]
+            self._tell("stepped", optimizer)
             self._following_is(optimizer)
             window.stepped.append(id(optimizer))
             window.own += perf_counter() - begun
@@ -676,11 +741,11 @@ class Doctor:
         if not self._compiled and compiled_frames() > self._frames_before:
             self._leave_compiled_code_alone()
         self._contracts.watch(bool(sampled))
-        self._watch_forward(bool(sampled))
+        self._watch_forward()
         for probe in tuple(self._probes):
-            if probe.tier not in sampled and probe.tier not in before:
-                continue
-            self._measure(probe, lambda probe=probe: probe.begin_step(following, probe.tier in sampled))  # type: ignore[misc]
+            wanted = bool(sampled) if probe.tier == CONTRACT else probe.tier in sampled
+            if wanted or probe.tier == CONTRACT or probe.tier in before:
+                self._measure(probe, partial(probe.begin_step, following, wanted))
 
     def _leave_compiled_code_alone(self) -> None:
         """torch.compile has compiled something since we attached: take our hooks out of it for good.
@@ -689,19 +754,19 @@ class Doctor:
         outside: parameters, gradients, optimizer, loss, the times of whole passes.
         """
         self._compiled = True
-        for probe in (self._activations, self._times):
-            if probe in self._probes:
+        for probe in tuple(self._probes):
+            if getattr(probe, "hooks_layers", False):
                 self._guard(f"detaching {probe.name}", probe.detach)
                 self._probes.remove(probe)
+        self._listen()
 
-    def _watch_forward(self, sampled: bool) -> None:
-        """Have hooks on the whole models' forward passes on measured steps, and none on the others."""
-        if self._compiled:
-            # On the wrapper that torch.compile returns a hook runs outside of the compiled code, inside not.
-            sampled = sampled and all(hasattr(root, "_orig_mod") for root in self._index.roots.values())
-        if sampled == bool(self._forward_handles):
+    def _watch_forward(self) -> None:
+        """Have hooks on the whole models' forward passes, except inside of compiled code."""
+        # On the wrapper that torch.compile returns a hook runs outside of the compiled code, inside not.
+        wanted = not self._compiled or all(hasattr(root, "_orig_mod") for root in self._index.roots.values())
+        if wanted == bool(self._forward_handles):
             return
-        if sampled:
+        if wanted:
             for root in self._index.roots.values():
                 self._forward_handles.append(root.register_forward_pre_hook(Hook(self._forward_begins), with_kwargs=True))
                 self._forward_handles.append(root.register_forward_hook(Hook(self._forward_ended), always_call=True))
@@ -722,7 +787,7 @@ class Doctor:
         measured = self._collect(window)
         elapsed = begun - window.begun
         self._book_time(window, measured, elapsed)
-        urgent = bool(window.sampled) or window.promise_broken or "lr" in measured
+        urgent = bool(window.sampled) or window.promise_broken or "lr" in measured or window.news
         self._hand_over(pack(self.step, time.time(), self._loader.epoch, self._current_targets(), measured), urgent)
         fresh = _Window()
         self._window = fresh
@@ -779,8 +844,12 @@ class Doctor:
                 if probe.tier in window.sampled:
                     self._measure(probe, lambda probe=probe: measured.update(probe.collect()))  # type: ignore[misc]
             measured.update(self._seldom())
-            if measured.get("loop.unchanged") is not None and (window.skipped or measured.get("lr") == 0):
-                del measured["loop.unchanged"]
+        for probe in self._contract_probes:
+            if window.sampled or getattr(probe, "news", False):
+                window.news = True
+                self._measure(probe, lambda probe=probe: measured.update(probe.collect()))  # type: ignore[misc]
+        if measured.get("loop.unchanged") is not None and (window.skipped or measured.get("lr") == 0):
+            del measured["loop.unchanged"]
         return measured
 
     def _seldom(self) -> dict[str, Measured]:
@@ -906,6 +975,11 @@ class Doctor:
         if PROCESS.missing:
             unseen.append(f"this torch lacks {', '.join(PROCESS.missing)}: what they tell was not measured")
         self.facts["unseen"] = unseen
+        self.facts["places"] = self._places.facts()
+        for probe in tuple(self._probes):
+            told = getattr(probe, "facts", None)
+            if told is not None:
+                self._guard(f"facts of {probe.name}", lambda told=told: self.facts.update(told()))  # type: ignore[misc]
         self.facts["overhead"] = self._speed.overhead
         self.facts["overhead_of_the_first_steps"] = self._speed.dense_overhead
         self.facts["cadences"] = {tier: self._budget.every(tier) for tier in self._budget.tiers}

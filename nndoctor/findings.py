@@ -6,7 +6,7 @@ A leaf module of plain records; engine, record and reports pass them on.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from enum import IntEnum
 from typing import Any, Literal, TypeAlias
 
@@ -62,12 +62,21 @@ class Evidence:
 
 @dataclass(frozen=True, slots=True)
 class Fix:
-    """What to change: a title, the computed values to set, and how sure and how safe it is."""
+    """What to change, and how sure and how safe that is.
+
+    Args:
+        title: the change as a sentence.
+        set: computed values to set (``{"lr": 2e-4}``).
+        call: the call that is missing or to be moved (``optimizer.zero_grad()``).
+        place: where the call belongs (``before loss.backward() in train.py, line 42``).
+    """
 
     title: str
     set: Mapping[str, float | str] = field(default_factory=dict)
     confidence: Confidence = "medium"
     safety: Safety = "manual"
+    call: str = ""
+    place: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,10 +233,32 @@ def format_value(value: float | str) -> str:
 
 
 def describe_fix(fix: Fix) -> str:
-    """``lr=2e-4, eps=1e-6`` where the fix sets values, its title otherwise."""
+    """``set lr=2e-4`` or ``call optimizer.zero_grad() before ...``, where the fix says it so; its title otherwise."""
+    if fix.call:
+        return " ".join(part for part in ("call", fix.call, fix.place) if part)
     if not fix.set:
         return fix.title
     return "set " + ", ".join(f"{key}={format_value(value)}" for key, value in fix.set.items())
+
+
+def with_places(finding: Finding, places: Mapping[str, Sequence[Mapping[str, Any]]]) -> Finding:
+    """The finding with ``before backward`` in its fixes told as a line of the user's script, where that is known.
+
+    Args:
+        places: for each call of the loop the lines that make it, as ``file``, ``line`` and ``code``.
+    """
+    if not any(fix.place for fix in finding.fixes):
+        return finding
+    return replace(finding, fixes=tuple(replace(fix, place=_placed(fix.place, places)) for fix in finding.fixes))
+
+
+def _placed(place: str, places: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
+    side, _, call = place.partition(" ")
+    lines = places.get(call, ())
+    if not lines:
+        return place
+    told = [f"{line['code']} ({line['file']}, line {line['line']})" if line.get("code") else f"{line['file']}, line {line['line']}" for line in lines]
+    return f"{side} {' and '.join(told)}"
 
 
 def _counted(number: int, thing: str) -> str:

@@ -1,7 +1,8 @@
 """The one place where functions of torch are wrapped, because no hook exists for what they tell.
 
 Seen here: ``backward()`` (the loss, before its graph is gone), gradient clipping (the norm before it),
-the gradient scaler (the true loss, skipped steps), ``zero_grad``, the data loader's waits and epochs.
+the gradient scaler (the true loss, skipped steps), ``zero_grad``, schedules, loaded checkpoints, the data
+loader's waits and epochs, and which samples make up a batch.
 Everything is put back when the last observer leaves; each wrapper calls the original first or last
 with the very same arguments, and an observer's failure is handed to the observer, never to the caller.
 """
@@ -10,17 +11,18 @@ from __future__ import annotations
 
 import functools
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from time import perf_counter
 from typing import Any, Protocol
 from weakref import WeakKeyDictionary
 
 import torch
-from torch.utils.data import DataLoader
+from torch.optim.lr_scheduler import LRScheduler
+from torch.utils.data import BatchSampler, DataLoader
 
 
 class Observer(Protocol):
-    """What a listener hears, in the thread in which it happens."""
+    """What a listener may hear, in the thread in which it happens; it has the methods for what it wants to hear."""
 
     def backward_begins(self, loss: object) -> None: ...
 
@@ -32,7 +34,17 @@ class Observer(Protocol):
 
     def loss_scaled(self, loss: object, scaled: object) -> None: ...
 
+    def gradients_unscaled(self, scaler: object, optimizer: object) -> None: ...
+
     def scaler_stepped(self, optimizer: object) -> None: ...
+
+    def scaler_updated(self, scaler: object) -> None: ...
+
+    def scheduler_stepped(self, scheduler: object) -> None: ...
+
+    def state_loaded(self, module: object, missing: Sequence[str], unexpected: Sequence[str]) -> None: ...
+
+    def batch_planned(self, sampler: object, indices: Sequence[object]) -> None: ...
 
     def loader_started(self, loader: object) -> None: ...
 
@@ -45,21 +57,22 @@ class Interposer:
     """Wraps torch's functions while at least one observer is there."""
 
     def __init__(self) -> None:
-        self.observers: list[Observer] = []
+        self.observers: list[Any] = []
         self.missing: tuple[str, ...] = ()
         self._undo: list[Callable[[], None]] = []
         self._inside = threading.local()
         self._lock = threading.RLock()
         self._loaders: WeakKeyDictionary[Any, Any] = WeakKeyDictionary()
 
-    def add(self, observer: Observer) -> None:
+    def add(self, observer: Any) -> None:
+        """Let `observer` hear what it has methods for; see :class:`Observer`."""
         with self._lock:
             if not self.observers:
                 self._install()
             if observer not in self.observers:
                 self.observers.append(observer)
 
-    def remove(self, observer: Observer) -> None:
+    def remove(self, observer: Any) -> None:
         with self._lock:
             if observer in self.observers:
                 self.observers.remove(observer)
@@ -68,8 +81,11 @@ class Interposer:
 
     def _tell(self, event: str, *args: object) -> None:
         for observer in tuple(self.observers):
+            hears = getattr(observer, event, None)
+            if hears is None:
+                continue
             try:
-                getattr(observer, event)(*args)
+                hears(*args)
             except Exception as error:
                 observer.observer_failed(event, error)
 
@@ -86,6 +102,11 @@ class Interposer:
             (clip, "_clip_grads_with_norm_", self._wrap_clip),
             (scaler, "scale", self._wrap_scale),
             (scaler, "step", self._wrap_scaler_step),
+            (scaler, "unscale_", self._wrap_unscale),
+            (scaler, "update", self._wrap_scaler_update),
+            (torch.nn.Module, "load_state_dict", self._wrap_load_state),
+            (BatchSampler, "__iter__", self._wrap_batch_sampler),
+            *((kind, "step", self._wrap_scheduler_step) for kind in _with_own_step(LRScheduler)),
             (DataLoader, "__iter__", self._wrap_loader_iter),
             (iterator, "__next__", self._wrap_loader_next),
         ):
@@ -162,6 +183,56 @@ class Interposer:
 
         return step
 
+    def _wrap_unscale(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        def unscale(scaler: Any, optimizer: Any, *args: Any, **kwargs: Any) -> Any:
+            result = original(scaler, optimizer, *args, **kwargs)
+            self._tell("gradients_unscaled", scaler, optimizer)
+            return result
+
+        return unscale
+
+    def _wrap_scaler_update(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        def update(scaler: Any, *args: Any, **kwargs: Any) -> Any:
+            result = original(scaler, *args, **kwargs)
+            self._tell("scaler_updated", scaler)
+            return result
+
+        return update
+
+    def _wrap_scheduler_step(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        def step(scheduler: Any, *args: Any, **kwargs: Any) -> Any:
+            # Schedules made of schedules step their parts: only the outermost is the user's call.
+            if getattr(self._inside, "scheduler", False):
+                return original(scheduler, *args, **kwargs)
+            self._inside.scheduler = True
+            try:
+                result = original(scheduler, *args, **kwargs)
+            finally:
+                self._inside.scheduler = False
+            if getattr(scheduler, "last_epoch", 0) != 0:  # 0: the constructor's own call
+                self._tell("scheduler_stepped", scheduler)
+            return result
+
+        return step
+
+    def _wrap_load_state(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        def load_state_dict(module: Any, *args: Any, **kwargs: Any) -> Any:
+            result = original(module, *args, **kwargs)
+            missing = getattr(result, "missing_keys", None)
+            if missing is not None:
+                self._tell("state_loaded", module, tuple(missing), tuple(result.unexpected_keys))
+            return result
+
+        return load_state_dict
+
+    def _wrap_batch_sampler(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        def iterate(sampler: Any) -> Any:
+            for indices in original(sampler):
+                self._tell("batch_planned", sampler, indices)
+                yield indices
+
+        return iterate
+
     def _wrap_loader_iter(self, original: Callable[..., Any]) -> Callable[..., Any]:
         def iterate(loader: Any) -> Any:
             iterator = original(loader)
@@ -179,6 +250,14 @@ class Interposer:
             return batch
 
         return load
+
+
+def _with_own_step(kind: type[Any]) -> Iterator[type[Any]]:
+    """`kind` and every class derived from it so far that brings a ``step`` of its own."""
+    if "step" in vars(kind):
+        yield kind
+    for derived in kind.__subclasses__():
+        yield from _with_own_step(derived)
 
 
 def version_of(tensor: torch.Tensor) -> int:

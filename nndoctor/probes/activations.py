@@ -93,6 +93,7 @@ class ActivationProbe:
 
     name = "activations"
     tier = "activations"
+    hooks_layers = True
     signals = (
         "act.mean",
         "act.std",
@@ -149,12 +150,6 @@ class ActivationProbe:
         self._functions = self._look_for_functions()
         self._hooks, self._fused_hooks = HookSet(self._mode.leave), HookSet(self._mode.leave)
         self._install()
-
-    def gradients_ready(self, optimizer: torch.optim.Optimizer) -> None:
-        """Nothing to do: the work is done in the forward pass."""
-
-    def stepped(self, optimizer: torch.optim.Optimizer) -> None:
-        """Nothing to do: the work is done in the forward pass."""
 
     def collect(self) -> Mapping[str, Measured]:
         """The step's statistics over all layers, NaN for layers that were not measured; {} without a training pass.

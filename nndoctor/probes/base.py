@@ -16,15 +16,47 @@ Measured: TypeAlias = torch.Tensor | float | list[float]
 A number alone is a signal of the run. NaN marks a target that was not measured."""
 
 
+CONTRACT = "contract"
+"""Tier of the probes that hear every event of every step: they read no values and cost microseconds."""
+
+EVENTS: Mapping[str, str] = {
+    "forward_begins": "(root, args, kwargs) a whole model's forward pass begins, gradients enabled",
+    "forward_ended": "(root, output) and is over",
+    "evaluation_begins": "(root, args, kwargs) a whole model's forward pass begins, gradients disabled",
+    "evaluation_ended": "(root, output) and is over",
+    "backward_begins": "(loss) backward() of a scalar tensor is about to run",
+    "backward_ended": "() and is over",
+    "gradients_zeroed": "(owner) zero_grad of an optimizer or module ran",
+    "clipped": "(total_norm, max_norm) clip_grad_norm_ is about to scale the gradients",
+    "loss_scaled": "(loss, scaled) a gradient scaler multiplied a loss",
+    "gradients_unscaled": "(scaler, optimizer) scaler.unscale_(optimizer) ran",
+    "scaler_stepped": "(optimizer) scaler.step(optimizer) is over, whether or not the optimizer stepped",
+    "scaler_updated": "(scaler) scaler.update() ran",
+    "scheduler_stepped": "(scheduler) a learning rate schedule was advanced",
+    "state_loaded": "(module, missing, unexpected) load_state_dict ran; the names that did not match",
+    "loader_started": "(loader) a DataLoader began an epoch",
+    "batch_planned": "(sampler, indices) the samples of a batch to come",
+    "batch_loaded": "(loader, batch, training) a batch arrived; training: it came from the training loader",
+    "gradients_ready": "(optimizer) an optimizer is about to step",
+    "stepped": "(optimizer) and has stepped",
+}
+"""What a probe may hear: it defines a method of that name with these arguments."""
+
+
 class Probe(Protocol):
     """One family of measurements.
 
-    The doctor calls, for every step: ``begin_step`` when the previous step is over; on sampled steps
-    ``gradients_ready`` just before an optimizer steps and ``stepped`` just after; then ``collect``.
-    A probe that raises is detached and named in the report; it never stops the training.
+    The doctor calls ``begin_step`` when the previous step is over, on steps that are sampled or follow a
+    sampled one; then whatever of ``EVENTS`` the probe has a method for; then ``collect``. It does so on the
+    steps on which the probe's tier is sampled. Probes of the tier ``CONTRACT`` hear their events on every
+    step; they are asked on sampled steps, and on others as soon as their attribute ``news`` is true.
 
-    None of these methods may wait for the device (no ``.item()``), change autograd state, or draw
-    from torch's default generator.
+    Optional: ``facts()``, what the probe knows of the run for people to read; ``hooks_layers = True`` where it
+    has hooks inside of the model, so that it leaves when the model is compiled.
+
+    A probe that raises is detached and named in the report; it never stops the training. None of these
+    methods may wait for the device (no ``.item()``), change autograd state, or draw from torch's default
+    generator.
     """
 
     @property
@@ -39,10 +71,6 @@ class Probe(Protocol):
     def attach(self, index: ModelIndex) -> None: ...
 
     def begin_step(self, step: int, sampled: bool) -> None: ...
-
-    def gradients_ready(self, optimizer: torch.optim.Optimizer) -> None: ...
-
-    def stepped(self, optimizer: torch.optim.Optimizer) -> None: ...
 
     def collect(self) -> Mapping[str, Measured]: ...
 

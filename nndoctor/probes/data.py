@@ -50,7 +50,7 @@ class DataProbe:
         self._seen_this_step = False
 
     @torch.no_grad()
-    def forward_begins(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
+    def forward_begins(self, root: object, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
         """Look at the input of a training forward pass; the first of the step counts."""
         if not self._sampled or self._seen_this_step:
             return
@@ -91,10 +91,6 @@ class DataProbe:
             first = self._index.layers[min(called)[1]]
             self._first_is_norm = isinstance(first, NORMALISATIONS)
         return bool(self._first_is_norm)
-
-    def gradients_ready(self, optimizer: torch.optim.Optimizer) -> None: ...
-
-    def stepped(self, optimizer: torch.optim.Optimizer) -> None: ...
 
     def collect(self) -> Mapping[str, Measured]:
         measured, self._measured = self._measured, {}

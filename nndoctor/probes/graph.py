@@ -16,6 +16,7 @@ import torch
 
 from nndoctor.discovery import ModelIndex
 from nndoctor.probes.base import Measured
+from nndoctor.probes.data import last_tensor
 
 SHAPE_ONLY = frozenset(
     f"{name}Backward0"
@@ -206,15 +207,16 @@ class GraphProbe:
         self._sampled = sampled
         self._graphs = []
 
+    def batch_loaded(self, loader: object, batch: object, training: bool) -> None:
+        """Remember what may be the targets of a training batch."""
+        if training:
+            self.targets_from_loader = last_tensor(batch)
+
     def backward_begins(self, loss: object) -> None:
         """Walk the graph of a scalar loss; at most two losses per step are examined."""
         if self._sampled and len(self._graphs) < 2 and isinstance(loss, torch.Tensor) and loss.grad_fn is not None:
             with torch.no_grad():
                 self._graphs.append(walk(loss))
-
-    def gradients_ready(self, optimizer: torch.optim.Optimizer) -> None: ...
-
-    def stepped(self, optimizer: torch.optim.Optimizer) -> None: ...
 
     @torch.no_grad()
     def collect(self) -> Mapping[str, Measured]:

@@ -101,6 +101,7 @@ class LayerTimesProbe:
 
     name = "layer times"
     tier = "times"
+    hooks_layers = True
     signals = ("time.forward", "time.backward")
 
     def __init__(self) -> None:
@@ -136,8 +137,8 @@ class LayerTimesProbe:
         self._stamps = Stamps()
         self._stamps.stamp(BEFORE)
 
-    def backward_began(self) -> None:
-        """The caller is about to run ``backward()``; optional."""
+    def backward_begins(self, loss: object) -> None:
+        """``backward()`` is about to run."""
         if not in_backward():
             self._stamps.stamp(LOSS)
 

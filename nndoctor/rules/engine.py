@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nndoctor.findings import Diagnosis, Finding, Fix, NotExamined, ProbeFailure, State, ordered
+from nndoctor.findings import Diagnosis, Finding, Fix, NotExamined, ProbeFailure, State, ordered, with_places
 from nndoctor.history import History
 from nndoctor.rules.baselines import baselines_of
 from nndoctor.rules.evaluation import Cell, Graph, Source, depth_order, matching
@@ -145,8 +145,9 @@ class Judge:
         self, facts: Mapping[str, Any] | None = None, probe_failures: Sequence[ProbeFailure] = ()
     ) -> Diagnosis:
         """All there is to say about the run so far."""
+        places = (facts or {}).get("places", {})
         return Diagnosis(
-            findings=self.findings(),
+            findings=tuple(with_places(finding, places) for finding in self.findings()),
             not_examined=self.not_examined(),
             probe_failures=tuple(probe_failures),
             steps=self.history.step,
@@ -428,7 +429,7 @@ class _Watch:
             if value == value:  # an unknown value is left out rather than guessed
                 values[key] = value
         title = fix.title.fill(lambda e: _at(self._cell(e), axis, indices), targets)
-        return Fix(title, values, fix.confidence, fix.safety)
+        return Fix(title, values, fix.confidence, fix.safety, fix.call, fix.place)
 
     def finding(self) -> Finding | None:
         """The finding as it stands, silenced targets taken out of it."""
@@ -475,7 +476,7 @@ def _at(cell: Cell, axis: Axis, indices: tuple[int, ...]) -> float:
 
 
 def _essence(finding: Finding) -> tuple[Any, ...]:
-    return (finding.state, finding.targets, finding.first_step, [(f.title, dict(f.set)) for f in finding.fixes])
+    return (finding.state, finding.targets, finding.first_step, [(f.title, dict(f.set), f.call) for f in finding.fixes])
 
 
 def _grown(array: Any, size: int, fill: Any) -> Any:

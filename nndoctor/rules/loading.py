@@ -510,7 +510,7 @@ class _Loader:
                 expression = self._guard(at, partial(self._fix_value, value, names, axes), node.at(["set", key]))
                 values[key] = expression if expression is not None else ""
         title = self._guard(at, lambda: parse_template(fix.title, names, axes), node.at(["title"]))
-        return FixRule(title or Template(), values, fix.confidence, fix.safety)
+        return FixRule(title or Template(), values, fix.confidence, fix.safety, fix.call, fix.place)
 
     def _fix_value(self, text: str, names: Names, axes: Sequence[Axis]) -> Expression:
         try:

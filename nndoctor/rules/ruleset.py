@@ -23,6 +23,8 @@ class FixRule:
     set: Mapping[str, Expression | float | str]
     confidence: Confidence
     safety: Safety
+    call: str = ""
+    place: str = ""
 
 
 @dataclass(frozen=True, slots=True)

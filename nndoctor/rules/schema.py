@@ -85,6 +85,7 @@ Texts = Annotated[
     WithJsonSchema({"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]}),
 ]
 Formula = Annotated[str, BeforeValidator(_as_text), WithJsonSchema({"type": ["string", "number"]})]
+PlaceText = Annotated[str, Field(pattern=r"^((before|after|at) [a-z_]+)?$")]
 Identifier = Annotated[str, Field(pattern=r"^[a-z][a-z0-9]*(-[a-z0-9]+)*$", max_length=80)]
 ParamName = Annotated[str, Field(pattern=r"^[a-z_][a-z0-9_]*$", max_length=40)]
 RecordName = Annotated[str, Field(pattern=r"^[a-z_][a-z0-9_]*(\.[a-z_][a-z0-9_]*)*$", max_length=80)]
@@ -103,6 +104,10 @@ class FixModel(Model):
     confidence: Confidence = "medium"
     safety: Safety = "manual"
     effect: str = ""
+    call: str = ""
+    """The call that is missing or in the wrong place: ``optimizer.zero_grad()``."""
+    place: PlaceText = ""
+    """Where it belongs, seen from a call that the loop makes: ``before backward``, ``after step``."""
 
 
 class DocsModel(Model):

@@ -547,11 +547,8 @@ def train(build: Callable[[], nn.Module], shape: tuple[int, ...], probes: Callab
             model.eval()
             seen.append(model(torch.randn(shape)))
             model.train()
-        for probe in watching:
-            probe.gradients_ready(optimizer)
         optimizer.step()
         for probe in watching:
-            probe.stepped(optimizer)
             if step % 3 != 1:
                 assert probe.collect()
         seen += [loss.detach(), *(p.grad.clone() for p in model.parameters() if p.grad is not None), torch.get_rng_state()]

@@ -18,7 +18,7 @@ def looks(batches: list[torch.Tensor], model: nn.Module | None = None) -> list[d
     found = []
     for step, batch in enumerate(batches, 1):
         probe.begin_step(step, True)
-        probe.forward_begins((batch,), {})
+        probe.forward_begins(None, (batch,), {})
         found.append({name: float(value) for name, value in probe.collect().items()})  # type: ignore[arg-type]
     return found
 

@@ -98,6 +98,8 @@ def told_first(evidence: Sequence[Evidence]) -> list[Evidence]:
 
 def remedy(fix: Fix, history: History) -> Remedy:
     changes = [_change(history, setting, value) for setting, value in fix.set.items()]
+    if fix.call:
+        changes.append(Change("call", "", f"{fix.call} {fix.place}".strip()))
     copied = ", ".join(f"{change.setting}={change.after}" for change in changes) or fix.title
     return Remedy(fix.title, tuple(changes), fix.confidence, fix.safety, copied)
 

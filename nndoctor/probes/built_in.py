@@ -1,0 +1,10 @@
+"""Which probes a doctor starts with; a new one is one line here."""
+
+from __future__ import annotations
+
+from nndoctor.probes.base import Probe
+
+
+def further_probes() -> list[Probe]:
+    """Probes that need nothing from the doctor but its events, in the order in which they are told."""
+    return []
