@@ -144,8 +144,8 @@ def _signals(per: Axis, *rows: tuple[str, ...]) -> tuple[Signal, ...]:
     return tuple(Signal(row[0], per, *row[1:]) for row in rows)
 
 
-KINGMA = "Kingma & Ba 2015, Adam, algorithm 1"
-KARPATHY = "Stanford CS231n notes, neural networks 3, 'ratio of weights to updates'"
+KINGMA = "Kingma & Ba 2015, Adam: a method for stochastic optimization, algorithm 1"
+CS231N = "Stanford CS231n notes, Neural Networks Part 3, ratio of weights:updates"
 
 _LOSS = _signals(
     "run",
@@ -205,18 +205,18 @@ _WEIGHTS = _signals(
     "layer",
     ("weight.norm", "1", "L2 norm of the layer's own weights (parameters of two or more dimensions; all where there are none)."),
     ("weight.nonfinite", "count", "The layer's own parameters whose norm is NaN or infinite."),
-    ("update.ratio", "1", "Update norm over weight norm, |w_new - w_old| / |w_old|, over the layer's weights of two or more dimensions.", KARPATHY),
+    ("update.ratio", "1", "Update norm over weight norm, |w_new - w_old| / |w_old|, over the layer's weights of two or more dimensions.", CS231N),
 ) + _signals(
     "param",
     ("param.weight.norm", "1", "L2 norm of the parameter, estimated on the sketch (exact for small tensors)."),
     ("param.weight.nonfinite", "0 or 1", "1 if the sketched elements of the parameter hold a NaN or an infinity."),
     ("param.weight.std", "1", "Standard deviation of the sketched elements."),
-    ("param.weight.gain", "1", "Standard deviation times sqrt(fan_in): about 1 for LeCun, 1.41 for He initialisation.", "He et al. 2015, Delving deep into rectifiers, eq. 10"),
+    ("param.weight.gain", "1", "Standard deviation times sqrt(fan_in): about 1 for LeCun, 1.41 for He initialisation.", "He et al. 2015, Delving deep into rectifiers, arXiv 1502.01852"),
     ("param.weight.constant", "0 or 1", "1 if all sketched elements of a weight of two or more dimensions are equal."),
     ("param.weight.default_init", "0 or 1", "1 if the weight looks untrained: spread uniformly around zero (max / std = sqrt(3)), as torch's defaults leave it."),
     ("param.update.norm", "1", "L2 norm of the change this step made, estimated on the sketch."),
-    ("param.update.ratio", "1", "Update norm over weight norm, |w_new - w_old| / |w_old|.", KARPATHY),
-    ("param.update.projection", "1", "Effective learning rate -<dw, g> / <g, g> on the sketch.", "ikkuna, learning-rate by projection"),
+    ("param.update.ratio", "1", "Update norm over weight norm, |w_new - w_old| / |w_old|.", CS231N),
+    ("param.update.projection", "1", "Effective learning rate -<dw, g> / <g, g> on the sketch.", "cf. the effective learning rate of ikkuna (Diederichsen, Live introspection for neural network training), there element by element"),
     ("param.changed", "0 or 1", "1 if any sketched element changed in this step."),
     ("param.trainable", "0 or 1", "1 if requires_grad is set."),
     ("param.in_optimizer", "0 or 1", "1 if an optimizer that the doctor sees holds the parameter."),
@@ -231,7 +231,7 @@ _ADAM = _signals(
     ("param.adam.v_hat_mean", "1", "Mean of the bias-corrected second moment v / (1 - beta2^t).", KINGMA),
     ("param.adam.update_rms", "1", "Root mean square of m_hat / (sqrt(v_hat) + eps): the step in units of the learning rate.", KINGMA),
     ("param.adam.eps_fraction", "fraction", "Share of sketched elements with sqrt(v_hat) < 10 eps."),
-    ("param.adam.staleness", "1", "Root mean square of g / sqrt(v_hat) on the sketch; above about 2.3 the second moment lags.", "Wortsman et al. 2023, Stable and low-precision training, section 3"),
+    ("param.adam.staleness", "1", "Root mean square of g / sqrt(v_hat) on the sketch; well above 1 where the second moment lags.", "Wortsman et al. 2023, Stable and low-precision training for large-scale vision-language models, arXiv 2304.13013"),
 )
 
 _ACTIVATIONS = _signals(
@@ -242,9 +242,9 @@ _ACTIVATIONS = _signals(
     ("act.max", "1", "Largest magnitude in the layer's output over a sub-sample."),
     ("act.nonfinite", "count", "NaN or infinite elements in the sub-sample of the output (at least 1 if there are any in the sums)."),
     ("act.first_nonfinite", "0 or 1", "1 at the first layer, in order of execution, whose output was not finite."),
-    ("act.dead_fraction", "fraction", "Units of a ReLU (channels, features) that were zero for every sample of the recent window.", "Trottier et al. 2017; per unit over samples, never per element"),
+    ("act.dead_fraction", "fraction", "Units of a ReLU (channels, features) that were zero for every sample of the recent window.", "Lu et al. 2019, Dying ReLU and initialization, arXiv 1903.06733; per unit over samples, never per element"),
     ("act.dead_samples", "count", "Samples the window behind act.dead_fraction has seen."),
-    ("act.saturated_fraction", "fraction", "Units of a sigmoid, tanh or softmax whose outputs were within 2 % of a limit for 95 % of samples.", "Glorot & Bengio 2010"),
+    ("act.saturated_fraction", "fraction", "Units of a sigmoid, tanh or softmax whose outputs were within 2 % of a limit for 95 % of samples.", "Glorot & Bengio 2010, Understanding the difficulty of training deep feedforward neural networks"),
     ("act.batch_std", "1", "Standard deviation over the batch, averaged over units: 0 where the output ignores the input."),
     ("layer.calls", "count", "Forward calls of the layer in this step."),
     ("layer.eval_in_training", "0 or 1", "1 if a dropout or normalisation layer that serves trainable parameters ran in eval mode in a step that trained."),

@@ -33,5 +33,5 @@ CASE = Case(
     sick=partial(train, constant=True),
     cured=partial(train, constant=False),
     place=("fc1", "fc2", "fc3"),
-    source="https://cs231n.github.io/neural-networks-2/#init",
+    source="https://github.com/srenevey/neuro/issues/4",
 )

@@ -33,5 +33,5 @@ CASE = Case(
     sick=partial(train, standard_normal=True),
     cured=partial(train, standard_normal=False),
     place=("fc1", "fc2", "fc3"),
-    source="https://arxiv.org/abs/1502.01852",
+    source="https://github.com/pytorch-tpu/transformers/pull/26",
 )

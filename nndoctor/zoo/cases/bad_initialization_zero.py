@@ -1,4 +1,4 @@
-"""All weights of the hidden layers start at zero, so that no gradient reaches any of them."""
+"""All weights of the hidden layers start at zero, so that almost no gradient reaches them."""
 
 from __future__ import annotations
 
@@ -33,4 +33,5 @@ CASE = Case(
     sick=partial(train, zero=True),
     cured=partial(train, zero=False),
     place=("conv1", "conv2", "fc1", "fc2", "fc3"),
+    source="https://github.com/yz93/LAVT-RIS/issues/25",
 )

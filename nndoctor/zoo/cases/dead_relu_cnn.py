@@ -32,4 +32,5 @@ CASE = Case(
     sick=partial(train, bias=-10.0),
     cured=partial(train, bias=0.0),
     place=("relu2", "conv2"),
+    source="https://github.com/keras-team/keras/issues/7057",
 )

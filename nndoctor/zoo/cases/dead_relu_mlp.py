@@ -31,5 +31,5 @@ CASE = Case(
     sick=partial(train, bias=-10.0),
     cured=partial(train, bias=0.0),
     place=("act2", "fc2"),
-    source="https://arxiv.org/abs/1903.06733",
+    source="https://github.com/jvargasmu/population_estimation/issues/68",
 )

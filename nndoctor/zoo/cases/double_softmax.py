@@ -45,5 +45,5 @@ CASE = Case(
     description="MLP: nn.Softmax at the end, nn.CrossEntropyLoss behind it",
     sick=partial(train, softmax=True),
     cured=partial(train, softmax=False),
-    source="https://docs.pytorch.org/docs/stable/generated/torch.nn.CrossEntropyLoss.html",
+    source="https://github.com/Lightning-Universe/lightning-bolts/issues/654",
 )

@@ -45,5 +45,5 @@ CASE = Case(
     description="CNN with BatchNorm and dropout: model.eval() for validation, no model.train() after it",
     sick=partial(train, back_to_train=False),
     cured=partial(train, back_to_train=True),
-    source="https://discuss.pytorch.org/t/model-train-and-model-eval-vs-model-and-model-eval/5744",
+    source="https://github.com/joeynmt/joeynmt/issues/184",
 )

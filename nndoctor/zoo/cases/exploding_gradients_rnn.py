@@ -31,5 +31,5 @@ CASE = Case(
     cured=partial(train, clip=1.0),
     place=("rnn",),
     remedies={"clip_grad_norm": "clip", "max_norm": "clip"},
-    source="https://arxiv.org/abs/1211.5063",
+    source="https://github.com/Marcovaldong/lstmp.pytorch/issues/2",
 )

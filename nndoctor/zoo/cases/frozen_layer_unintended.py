@@ -33,4 +33,5 @@ CASE = Case(
     sick=partial(train, frozen=True),
     cured=partial(train, frozen=False),
     place=("conv1", "conv2", "fc1"),
+    source="https://github.com/pytorch/vision/issues/2164",
 )

@@ -64,4 +64,5 @@ CASE = Case(
     description="LeNet: pictures are unpacked and warped one by one in the main process",
     sick=partial(train, prepared=False),
     cured=partial(train, prepared=True),
+    source="https://github.com/pytorch/examples/issues/387",
 )

@@ -30,4 +30,5 @@ CASE = Case(
     description="MLP, SGD: raw pixels 0..255 instead of standardised ones",
     sick=partial(train, raw=True),
     cured=partial(train, raw=False),
+    source="https://stats.stackexchange.com/questions/367057/bad-performance-with-relu-activation-function-on-mnist-data-set",
 )

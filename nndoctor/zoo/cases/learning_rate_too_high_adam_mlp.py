@@ -30,5 +30,5 @@ CASE = Case(
     sick=partial(train, rate=0.3),
     cured=partial(train, rate=1e-3),
     remedies={"lr": "rate"},
-    source="https://stackoverflow.com/questions/42966393",
+    source="https://github.com/OpenNMT/OpenNMT-py/issues/805",
 )

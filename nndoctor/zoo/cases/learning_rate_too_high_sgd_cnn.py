@@ -30,5 +30,5 @@ CASE = Case(
     sick=partial(train, rate=0.7),
     cured=partial(train, rate=0.01),
     remedies={"lr": "rate"},
-    source="https://karpathy.github.io/2019/04/25/recipe/",
+    source="https://github.com/pytorch/examples/issues/736",
 )

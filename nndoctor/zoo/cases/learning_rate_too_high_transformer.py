@@ -30,4 +30,5 @@ CASE = Case(
     sick=partial(train, rate=0.3),
     cured=partial(train, rate=1e-3),
     remedies={"lr": "rate"},
+    source="https://github.com/google-research/albert/issues/29",
 )

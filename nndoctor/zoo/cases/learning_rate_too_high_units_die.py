@@ -14,4 +14,5 @@ CASE = Case(
     sick=partial(train, rate=0.5),
     cured=partial(train, rate=0.01),
     remedies={"lr": "rate"},
+    source="https://github.com/dangitstam/topic-rnn/pull/9",
 )

@@ -30,4 +30,5 @@ CASE = Case(
     sick=partial(train, rate=1e-5),
     cured=partial(train, rate=0.1),
     remedies={"lr": "rate"},
+    source="https://github.com/kmkolasinski/deep-learning-notes/issues/3",
 )

@@ -38,4 +38,5 @@ CASE = Case(
     description="MLP: the loop never calls optimizer.step()",
     sick=partial(train, step=False),
     cured=partial(train, step=True),
+    source="https://github.com/microsoft/nni/pull/3339",
 )

@@ -38,5 +38,5 @@ CASE = Case(
     description="MLP, SGD: the loop never calls optimizer.zero_grad()",
     sick=partial(train, zero_grad=False),
     cured=partial(train, zero_grad=True),
-    source="https://discuss.pytorch.org/t/what-step-backward-and-zero-grad-do/33301",
+    source="https://stackoverflow.com/questions/60335387/pytorch-mnist-example-not-converge",
 )

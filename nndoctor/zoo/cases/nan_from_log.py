@@ -58,4 +58,5 @@ CASE = Case(
     cured=partial(train, epsilon=1.0),
     place=("log",),
     remedies={"epsilon": "epsilon"},
+    source="https://github.com/pytorch/pytorch/pull/3336",
 )

@@ -35,4 +35,5 @@ CASE = Case(
     sick=partial(train, damaged=True),
     cured=partial(train, damaged=False),
     place=("conv1",),
+    source="https://github.com/prs-eth/Marigold/issues/111",
 )

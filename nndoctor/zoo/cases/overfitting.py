@@ -46,4 +46,5 @@ CASE = Case(
     description="MLP on 200 pictures instead of 7 000, validation observed",
     sick=partial(train, examples=200),
     cured=partial(train, examples=7000),
+    source="https://github.com/codetiger/ThiruvalluvarGPT/issues/4",
 )

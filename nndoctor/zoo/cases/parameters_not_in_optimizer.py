@@ -31,4 +31,5 @@ CASE = Case(
     sick=partial(train, head_only=True),
     cured=partial(train, head_only=False),
     place=("conv1", "conv2", "fc1", "fc2"),
+    source="https://github.com/ohhhyeahhh/SiamCAR/issues/18",
 )

@@ -37,4 +37,5 @@ CASE = Case(
     sick=partial(train, all_given=False),
     cured=partial(train, all_given=True),
     place=("blocks",),
+    source="https://github.com/zjunlp/HVPNeT/issues/5",
 )

@@ -40,4 +40,5 @@ CASE = Case(
     description="MLP: next(iter(loader)) in every step",
     sick=partial(train, repeated=True),
     cured=partial(train, repeated=False),
+    source="https://github.com/wandb/examples/issues/444",
 )

@@ -49,4 +49,5 @@ CASE = Case(
     sick=partial(train, sharpness=100.0),
     cured=partial(train, sharpness=1.0),
     place=("tanh1", "tanh2", "fc1", "fc2"),
+    source="https://github.com/floodsung/DDPG/issues/6",
 )

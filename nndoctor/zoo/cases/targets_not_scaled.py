@@ -31,5 +31,5 @@ CASE = Case(
     description="regression MLP, Adam: targets from 0 to 90 000 instead of standardised ones",
     sick=partial(train, scaled=False),
     cured=partial(train, scaled=True),
-    source="https://discuss.pytorch.org/t/neural-network-could-not-learn-on-this-type-of-data-why/96648/5",
+    source="https://stats.stackexchange.com/questions/409000/should-we-normalize-target-data-as-well-as-input-data",
 )

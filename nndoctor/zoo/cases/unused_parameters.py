@@ -51,5 +51,5 @@ CASE = Case(
     sick=partial(train, forgotten=True),
     cured=partial(train, forgotten=False),
     place=("block2",),
-    source="https://github.com/ImprintLab/MedSegDiff/issues/27",
+    source="https://github.com/inria-thoth/HySUPP/issues/3",
 )

@@ -33,5 +33,5 @@ CASE = Case(
     sick=partial(train, activation=nn.Sigmoid),
     cured=partial(train, activation=nn.ReLU),
     place=tuple(f"fc{index}" for index in range(1, DEPTH)),
-    source="https://proceedings.mlr.press/v9/glorot10a.html",
+    source="https://ai.stackexchange.com/questions/16557/what-could-be-the-problem-when-a-neural-network-with-four-hidden-layers-with-the",
 )
