@@ -389,7 +389,12 @@ class Doctor:
         self._optimizers[key] = optimizer
         self._contracts.register(optimizer)
         self._parameters.register(optimizer)
-        self._index.add_groups(f"{key}[{i}]" for i in range(len(optimizer.param_groups)))
+        self._note_groups()
+
+    def _note_groups(self) -> None:
+        """Names the parameter groups of all optimizers, also those added in the middle of the run."""
+        for key, optimizer in self._optimizers.items():
+            self._index.add_groups(f"{key}[{i}]" for i in range(len(optimizer.param_groups)))
 
     def _add_optimizer(self, key: str, optimizer: torch.optim.Optimizer) -> None:
         if all(optimizer is not known for known in self._optimizers.values()):
@@ -838,7 +843,8 @@ class Doctor:
             measured.update(self._loop_signals(window))
         rate_changed = self._rates.follow(self._optimizers, self._loader.epoch)
         if window.sampled or rate_changed:
-            measured.update(self._rates.signals(self._optimizers))
+            self._note_groups()
+            measured.update(self._rates.signals(self._optimizers, self._index.groups))
         if window.sampled:
             for probe in tuple(self._probes):
                 if probe.tier in window.sampled:
@@ -913,9 +919,9 @@ class Doctor:
     def _current_targets(self) -> Targets:
         """The targets, the same object as long as nothing was added."""
         known = self._targets
-        if known is not None and not self._window.sampled:
-            return known
         index = self._index
+        if known is not None and not self._window.sampled and len(known.groups) == len(index.groups):
+            return known
         if (
             known is None
             or len(known.layers) != len(index.layer_names)

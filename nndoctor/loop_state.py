@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -43,9 +43,10 @@ class Rates:
         self.peak = max(self.peak, rate)
         return True
 
-    def signals(self, optimizers: Mapping[str, torch.optim.Optimizer]) -> dict[str, Measured]:
-        """Hyper-parameters of every group, and the story of the first group's learning rate."""
-        groups = [group for optimizer in optimizers.values() for group in optimizer.param_groups]
+    def signals(self, optimizers: Mapping[str, torch.optim.Optimizer], names: Sequence[str]) -> dict[str, Measured]:
+        """Hyper-parameters of the groups called `names` (``optimizer[0]``), and the story of the first one's rate."""
+        present = {f"{key}[{i}]": group for key, o in optimizers.items() for i, group in enumerate(o.param_groups)}
+        groups: list[Mapping[str, Any]] = [present.get(name, {}) for name in names]  # a group that is gone has no settings
         found: dict[str, Measured] = {
             "group.lr": [_setting(g, "lr") for g in groups],
             "group.weight_decay": [_setting(g, "weight_decay") for g in groups],

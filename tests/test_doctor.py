@@ -190,6 +190,28 @@ def test_two_optimizers_share_one_frame_per_round(wrap: Callable[..., nndoctor.D
     reader.close()
 
 
+def test_a_parameter_group_added_in_the_middle_of_the_run_is_followed(wrap: Callable[..., nndoctor.Doctor]) -> None:
+    model = torch.nn.Sequential(torch.nn.Linear(4, 3), torch.nn.Linear(3, 1))
+    model[0].requires_grad_(False)
+    first = torch.optim.SGD(model[1].parameters(), lr=0.1, momentum=0.9)
+    second = torch.optim.SGD([torch.nn.Parameter(torch.ones(1))], lr=0.3)
+    doctor = wrap(model, {"first": first, "second": second}, strict=True)
+    for step in range(12):
+        if step == 6:
+            model[0].requires_grad_(True)
+            first.add_param_group({"params": model[0].parameters(), "lr": 0.01})
+        first.zero_grad()
+        model(torch.randn(8, 4)).square().mean().backward()
+        first.step()
+        second.step()
+    doctor.close()
+    assert doctor.diagnosis().probe_failures == ()
+    reader = RecordReader(doctor.run_dir)
+    last = [frame for frame in reader.frames() if "group.lr" in frame.values][-1]
+    assert last.values["group.lr"].tolist() == pytest.approx([0.1, 0.3, 0.01])
+    reader.close()
+
+
 def test_one_optimizer_that_steps_more_often_makes_a_frame_each_time(wrap: Callable[..., nndoctor.Doctor]) -> None:
     critic, generator = net(), net()
     often = torch.optim.SGD(critic.parameters(), lr=0.1)
