@@ -165,6 +165,10 @@ class ModelIndex:
             self._functional[key] = self._add_layer(name, f"{function}()", None)
         return self._functional[key]
 
+    def unregistered_layer(self, name: str, kind: str) -> int:
+        """A number for a module that the model uses without having registered it; it is known by `name` alone."""
+        return self._add_layer(name, kind, None)
+
     def called(self, number: int) -> None:
         """Note the first forward call of a layer: its depth is the order of first calls."""
         if self.layer_depths[number] < 0:

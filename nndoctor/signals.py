@@ -308,5 +308,18 @@ _TIME = _signals(
     ("memory.accelerator", "bytes", "Memory allocated on the accelerator."),
 )
 
-CATALOGUE = Catalogue((*_LOSS, *_RATE, *_GRADIENTS, *_WEIGHTS, *_ADAM, *_ACTIVATIONS, *_DATA, *_LOOP, *_TIME))
+_IDENTITY = _signals(
+    "run",
+    ("optimizer.tensors", "count", "Tensors that the optimizers hold."),
+    ("optimizer.stale_tensors", "count", "Of these, tensors that neither the model owns nor the loss reaches, while the loss reaches tensors that no optimizer holds."),
+) + _signals(
+    "param",
+    ("param.replaced", "0 or 1", "1 if the model no longer owns the tensor that had this name when the doctor was attached."),
+) + _signals(
+    "layer",
+    ("layer.unregistered", "0 or 1", "1 for a module in a plain list, dict or attribute whose tensors the loss reaches; absent otherwise."),
+    ("layer.unregistered_held", "0 or 1", "1 if an optimizer holds the tensors of such a module all the same."),
+)
+
+CATALOGUE = Catalogue((*_LOSS, *_RATE, *_GRADIENTS, *_WEIGHTS, *_ADAM, *_ACTIVATIONS, *_DATA, *_LOOP, *_TIME, *_IDENTITY))
 """Every signal that the built-in probes measure."""

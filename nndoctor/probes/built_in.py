@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from nndoctor.probes.base import Probe
+from nndoctor.probes.ownership import OwnershipProbe
 
 
 def further_probes() -> list[Probe]:
     """Probes that need nothing from the doctor but its events, in the order in which they are told."""
-    return []
+    return [OwnershipProbe()]
