@@ -30,10 +30,11 @@ def test_every_module_and_data_file_of_the_package_is_in_the_wheel(wheel: zipfil
     assert not missing
 
 
-def test_the_rulesets_are_in_the_wheel(wheel: zipfile.ZipFile, repository: Path) -> None:
-    rules = sorted(path.relative_to(repository / "rulesets").as_posix() for path in (repository / "rulesets").rglob("*.yaml"))
+def test_the_rulesets_and_their_record_in_the_clinic_are_in_the_wheel(wheel: zipfile.ZipFile, repository: Path) -> None:
+    rules = sorted(p.relative_to(repository / "rulesets").as_posix() for p in (repository / "rulesets").rglob("*") if p.is_file())
     packed = sorted(name.removeprefix("nndoctor/_rulesets/") for name in wheel.namelist() if name.startswith("nndoctor/_rulesets/"))
     assert any(name.startswith("core/") for name in rules)
+    assert "clinic.json" in rules
     assert packed == rules
 
 

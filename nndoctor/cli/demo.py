@@ -101,10 +101,10 @@ def remedy(case: Case, diagnosis: Diagnosis) -> Second:
     """What to train next: the values of the doctor's best fix where the case can take them, else its cured run."""
     roots = diagnosis.root_causes
     fixes = [fix for finding in roots[:1] for fix in finding.fixes]
-    for fix in fixes:
-        treated = case.treated(fix.set)
-        if treated is not None:
-            return Second(treated, f"the doctor's own fix: {describe_fix(fix)}")
+    treatment = case.treatment(fixes)
+    if treatment is not None:
+        fix, treated = treatment
+        return Second(treated, f"the doctor's own fix: {describe_fix(fix)}")
     named = bool(roots) and roots[0].diagnosis == case.diagnosis
     if named and fixes:
         return Second(case.train("cured"), f"the call the doctor asks for: {fixes[0].title}")

@@ -33,19 +33,22 @@ def explain(
     Also how to confirm it, and where it errs.
     """
     from nndoctor.rules import load_rulesets
+    from nndoctor.rules.clinic import described, shipped_clinic
 
     names = tuple(rules or setting("rules"))
     ruleset = load_rulesets(names)
     found = rules_called(id, ruleset, names)
+    clinic = shipped_clinic()
+    records = [described(rule.id, rule.diagnosis, clinic) for rule in found]
     if json:
         from dataclasses import asdict
 
-        say_json([asdict(rule.docs) for rule in found])
+        say_json([{**asdict(rule.docs), "clinic": record} for rule, record in zip(found, records, strict=True)])
         return
     for index, rule in enumerate(found):
         if index:
             say()
-        for line in _page(rule.docs, rule):
+        for line in _page(rule.docs, rule, records[index]):
             say(line)
     say()
     say(_verdict(id, found, ruleset))
@@ -83,7 +86,7 @@ def _new_name(id: str, sources: Sequence[str]) -> str:
     return id
 
 
-def _page(docs: RuleDocs, rule: Rule) -> Iterator[str]:
+def _page(docs: RuleDocs, rule: Rule, record: Sequence[str]) -> Iterator[str]:
     yield f"{docs.id}: {docs.title}"
     yield f"{rule.severity.label}, {rule.confidence} confidence, supports the diagnosis {docs.diagnosis}"
     yield from _section("What it checks", docs.checks)
@@ -92,6 +95,7 @@ def _page(docs: RuleDocs, rule: Rule) -> Iterator[str]:
     yield from _section("How to confirm", docs.confirm)
     yield from _list("What to do", docs.fixes)
     yield from _list("Known problems", docs.known_problems)
+    yield from _list("In the clinic (docs/clinic.md)", record)
     options = [f"{name} = {value:g}" for name, value in rule.params.items()]
     yield from _list("Options, to be changed by an override", options)
     yield from _list("Explains", docs.explains)

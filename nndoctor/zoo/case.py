@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+import hashlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 from importlib import import_module
 from inspect import signature
@@ -14,9 +15,12 @@ from typing import Any, Literal, Protocol, TypeAlias
 import torch
 from torch import nn
 
+from nndoctor.findings import Fix
 from nndoctor.zoo.trainer import Observer, Trained
 
 Variant: TypeAlias = Literal["sick", "cured", "healthy"]
+Remedy: TypeAlias = str | Mapping[str, Any]
+"""The keyword of a run that takes the value of a fix (True for a call), or the keywords and values it comes down to."""
 
 
 class Attach(Protocol):
@@ -43,9 +47,11 @@ class Case:
         healthy: the one run of a healthy case.
         place: names of the modules or parameters where the ailment sits; a finding at one of them or below it is
             at the right place. Empty where the ailment has no place of its own.
-        remedies: what a fix may set (``lr``) and the keyword of the sick run that it stands for (``rate``), so that
-            the doctor's own values can be tried.
+        remedies: what a fix may set (``lr``) or call (``optimizer.zero_grad()``), each with what that means for the
+            sick run, so that the doctor's own remedy can be tried. Empty where the remedy is neither value nor call.
         source: a report of the same mistake in real code.
+        onset: the optimizer step at which the ailment begins.
+        tuned: whether rules may be tuned with a view to this case; :func:`all_cases` decides, see :func:`in_halves`.
     """
 
     name: str
@@ -55,8 +61,10 @@ class Case:
     cured: Train | None = None
     healthy: Train | None = None
     place: tuple[str, ...] = ()
-    remedies: Mapping[str, str] = field(default_factory=dict)
+    remedies: Mapping[str, Remedy] = field(default_factory=dict)
     source: str = ""
+    onset: int = 1
+    tuned: bool = True
 
     def __post_init__(self) -> None:
         runs = {variant for variant in ("sick", "cured", "healthy") if getattr(self, variant) is not None}
@@ -67,11 +75,24 @@ class Case:
                 f"for diagnosis {self.diagnosis}, got {', '.join(sorted(runs)) or 'none'}"
             )
 
-    def treated(self, settings: Mapping[str, float | str]) -> Train | None:
-        """The sick run with the values of a fix instead of its own; None where the case cannot take all of them."""
-        if self.sick is None or not settings or not set(settings) <= set(self.remedies):
+    def treated(self, fix: Fix) -> Train | None:
+        """The sick run with what `fix` sets and calls instead of its own; None where the case cannot take all of it."""
+        wanted: dict[str, float | str | bool] = {**fix.set, **({fix.call: True} if fix.call else {})}
+        if self.sick is None or not wanted or not set(wanted) <= set(self.remedies):
             return None
-        return partial(self.sick, **{self.remedies[name]: value for name, value in settings.items()})
+        keywords: dict[str, Any] = {}
+        for name, value in wanted.items():
+            remedy = self.remedies[name]
+            keywords.update({remedy: value} if isinstance(remedy, str) else remedy)
+        return partial(self.sick, **keywords)
+
+    def treatment(self, fixes: Iterable[Fix]) -> tuple[Fix, Train] | None:
+        """The first of `fixes` that the case can take, and the run treated with it."""
+        for fix in fixes:
+            train = self.treated(fix)
+            if train is not None:
+                return fix, train
+        return None
 
     @property
     def variants(self) -> tuple[Variant, ...]:
@@ -118,8 +139,42 @@ def all_cases() -> tuple[Case, ...]:
     """Every case of the zoo: the sick ones by diagnosis, then the healthy ones."""
     package = import_module("nndoctor.zoo.cases")
     modules = (import_module(f"{package.__name__}.{found.name}") for found in iter_modules(package.__path__))
-    cases = [case for module in modules for case in vars(module).values() if isinstance(case, Case)]
+    found = [case for module in modules for case in vars(module).values() if isinstance(case, Case)]
+    cases = in_halves({case.name: case for case in found}.values())
     return tuple(sorted(cases, key=lambda case: (case.diagnosis is None, case.diagnosis or "", case.name)))
+
+
+def in_halves(cases: Iterable[Case]) -> list[Case]:
+    """The cases, each put into the half that rules are tuned on or into the one that they are only judged by.
+
+    A hash of its name decides, unless a rule has been tuned in its sight (:data:`~nndoctor.zoo.halves.SEEN`). A
+    diagnosis with several cases has one in each half: where the hash gives all of them to one half, the case with the
+    largest hash goes to the untuned half, or the one with the smallest to the tuned half.
+    """
+    from nndoctor.zoo.halves import SEEN
+
+    halved = [replace(case, tuned=case.name in SEEN or hash_of(case.name) % 2 == 0) for case in cases]
+    for diagnosis in sorted({case.diagnosis for case in halved if case.diagnosis is not None}):
+        kin = sorted((case for case in halved if case.diagnosis == diagnosis), key=lambda case: hash_of(case.name))
+        moved = _moved(kin)
+        if moved is not None:
+            halved[halved.index(moved)] = replace(moved, tuned=not moved.tuned)
+    return halved
+
+
+def _moved(kin: Sequence[Case]) -> Case | None:
+    """The one of a diagnosis's cases, in the order of their hashes, that has to change its half."""
+    from nndoctor.zoo.halves import SEEN
+
+    movable = [case for case in kin if case.name not in SEEN]
+    if len(kin) < 2 or len({case.tuned for case in kin}) > 1 or not movable:
+        return None
+    return movable[-1] if kin[0].tuned else movable[0]
+
+
+def hash_of(name: str) -> int:
+    """A number that depends on `name` alone, the same on every machine."""
+    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:4], "big")
 
 
 def case_named(name: str) -> Case:

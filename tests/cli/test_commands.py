@@ -171,6 +171,13 @@ def test_explain_finds_a_rule_by_its_id_its_old_id_and_its_diagnosis(nndoctor: C
     assert "(called loss-too-high before)" in nndoctor("explain", "loss-too-high", "--rules", "mine.yaml").verdict
 
 
+def test_explain_shows_what_the_clinic_found_and_nothing_for_a_rule_it_never_saw(nndoctor: Command, rules: Path) -> None:
+    page = nndoctor("explain", "missing-zero-grad").out
+    assert "In the clinic (docs/clinic.md)\n  - The rule: named in " in page
+    assert "In the clinic" not in nndoctor("explain", "layer-is-loud", "--rules", "mine.yaml").out
+    assert "wrongly in" in json.loads(nndoctor("explain", "missing-zero-grad", "--json").out)[0]["clinic"][0]
+
+
 def test_explain_of_an_unknown_rule_suggests_one(nndoctor: Command) -> None:
     answer = nndoctor("explain", "dead-rellu")
     assert answer.code == 2

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from nndoctor.findings import Diagnosis, Finding, Severity
+import math
+
+import pytest
+
+from nndoctor.findings import Diagnosis, Finding, ProbeFailure, Severity
 from nndoctor.zoo.case import Attach, Case, Variant
-from nndoctor.zoo.runner import CaseResult, at_the_place, judged
+from nndoctor.zoo.runner import CaseResult, Spoken, at_the_place, cures, judged
 from nndoctor.zoo.trainer import Trained
 
 
@@ -27,7 +31,7 @@ def finding(
 
 
 def judge(case: Case, variant: Variant, *findings: Finding) -> CaseResult:
-    return judged(case, variant, 0, Diagnosis(findings, steps=100), 1.0, 1.0, 0.1)
+    return judged(case, variant, 0, Diagnosis(findings, steps=100), Trained((1.0,), 1.0), 0.1)
 
 
 def test_the_planted_cause_first_and_in_its_place_passes() -> None:
@@ -37,7 +41,7 @@ def test_the_planted_cause_first_and_in_its_place_passes() -> None:
     assert result.passed
     assert result.root_cause_first
     assert result.place_right
-    assert result.steps_to_diagnosis == 42
+    assert result.steps_to_diagnosis == 41
     assert result.false_alarms == ()
 
 
@@ -46,7 +50,8 @@ def test_the_planted_cause_second_does_not_pass() -> None:
     assert not result.passed
     assert result.diagnosis == "learning-rate-too-high"
     assert result.false_alarms == ("learning-rate-too-high",)
-    assert result.steps_to_diagnosis == 50
+    assert result.steps_to_diagnosis == 49
+    assert result.rank == 2
 
 
 def test_the_right_cause_in_the_wrong_place_does_not_pass() -> None:
@@ -77,3 +82,49 @@ def test_a_parameter_of_a_module_is_at_its_place_and_a_namesake_is_not() -> None
     assert at_the_place(finding("x", "fc2.weight", "fc2"), ("fc2",))
     assert not at_the_place(finding("x", "fc20"), ("fc2",))
     assert not at_the_place(finding("x", "fc2", "fc3"), ("fc2",))
+
+
+def test_steps_count_from_the_onset() -> None:
+    case = Case("late", "dead-relu", "a layer that dies late", sick=nothing, cured=nothing, onset=30)
+    assert judge(case, "sick", finding("dead-relu", "act2", step=42)).steps_to_diagnosis == 12
+
+
+def test_two_rules_of_one_diagnosis_take_one_rank() -> None:
+    result = judge(CASE, "sick", finding("vanishing", "a"), finding("vanishing", "b"), finding("dead-relu", "act2"))
+    assert result.rank == 2
+
+
+def test_a_run_in_which_a_probe_was_dismissed_does_not_pass() -> None:
+    failed = Diagnosis((), probe_failures=(ProbeFailure("units", 3, "ValueError"),), steps=100)
+    result = judged(HEALTHY, "healthy", 0, failed, Trained((), None), 0.1)
+    assert result.failures == ("units at step 3: ValueError",)
+    assert not result.passed
+
+
+def scored(score: float | None, *spoken: str, expected: str | None = None) -> CaseResult:
+    return CaseResult("dead", "treated", 0, expected, spoken=tuple(Spoken(name, name, 1) for name in spoken), score=score)
+
+
+@pytest.mark.parametrize(
+    ("sick", "cured", "treated", "works"),
+    [
+        (2.0, 0.5, 0.5, True),
+        (2.0, 0.5, 0.65, True),  # 0.5 * 4 ** 0.2 = 0.66
+        (2.0, 0.5, 0.7, False),
+        (2.0, 0.5, math.nan, False),
+        (math.nan, 0.5, 0.79, True),  # 0.5 * 10 ** 0.2 = 0.792
+        (1e9, 0.5, 0.8, False),
+        (-0.1, -1.0, -0.83, True),
+        (-0.1, -1.0, -0.8, False),
+        (0.4, 0.5, 0.5, True),
+        (None, None, None, True),
+    ],
+)
+def test_a_cure_closes_most_of_the_gap(sick: float | None, cured: float | None, treated: float | None, works: bool) -> None:
+    assert cures(scored(sick, expected="dead-relu"), scored(cured), scored(treated)) is works
+
+
+def test_a_treated_run_that_still_has_the_diagnosis_is_not_cured() -> None:
+    sick = scored(2.0, expected="dead-relu")
+    assert not cures(sick, scored(0.5), scored(0.5, "dead-relu"))
+    assert cures(sick, scored(0.5), scored(0.5, "overfitting"))

@@ -13,13 +13,15 @@ from nndoctor.zoo.models import Mlp
 from nndoctor.zoo.trainer import Trained, fit
 
 
-def train(seed: int, attach: Attach, *, constant: bool, steps: int = 400) -> Trained:
+def train(seed: int, attach: Attach, *, weights: str, steps: int = 400) -> Trained:
     data = classification()
     loader = data.train_loader(seed=seed)
     model = seeded(seed, Mlp)
-    if constant:
-        for layer in (model.fc1, model.fc2, model.fc3):
+    for layer in (model.fc1, model.fc2, model.fc3):
+        if weights == "constant":
             nn.init.constant_(layer.weight, 0.01)
+        elif weights == "kaiming_normal_":
+            nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
     loss_fn = nn.CrossEntropyLoss()
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
     doctor = attach(model, optimizer, loss_fn, loader=loader)
@@ -30,8 +32,9 @@ CASE = Case(
     name="bad-initialization",
     diagnosis="bad-initialization",
     description="MLP: every weight starts at 0.01",
-    sick=partial(train, constant=True),
-    cured=partial(train, constant=False),
+    sick=partial(train, weights="constant"),
+    cured=partial(train, weights="default"),
     place=("fc1", "fc2", "fc3"),
+    remedies={"weights": "weights"},
     source="https://github.com/srenevey/neuro/issues/4",
 )

@@ -13,13 +13,13 @@ from nndoctor.zoo.models import Mlp
 from nndoctor.zoo.trainer import Trained, fit
 
 
-def train(seed: int, attach: Attach, *, standard_normal: bool, steps: int = 400) -> Trained:
+def train(seed: int, attach: Attach, *, std: float | None, steps: int = 400) -> Trained:
     data = classification()
     loader = data.train_loader(seed=seed)
     model = seeded(seed, Mlp)
-    if standard_normal:
+    if std is not None:
         for layer in (model.fc1, model.fc2, model.fc3):
-            nn.init.normal_(layer.weight)
+            nn.init.normal_(layer.weight, std=std)
     loss_fn = nn.CrossEntropyLoss()
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
     doctor = attach(model, optimizer, loss_fn, loader=loader)
@@ -30,8 +30,9 @@ CASE = Case(
     name="bad-initialization-scale",
     diagnosis="bad-initialization",
     description="MLP: weights from a standard normal instead of one scaled by the fan-in",
-    sick=partial(train, standard_normal=True),
-    cured=partial(train, standard_normal=False),
+    sick=partial(train, std=1.0),
+    cured=partial(train, std=None),
     place=("fc1", "fc2", "fc3"),
+    remedies={"init_std_factor": "std"},
     source="https://github.com/pytorch-tpu/transformers/pull/26",
 )

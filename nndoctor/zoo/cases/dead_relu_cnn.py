@@ -13,14 +13,14 @@ from nndoctor.zoo.models import LeNet
 from nndoctor.zoo.trainer import Trained, fit
 
 
-def train(seed: int, attach: Attach, *, bias: float, steps: int = 350) -> Trained:
+def train(seed: int, attach: Attach, *, bias: float, rate: float = 1e-3, steps: int = 350) -> Trained:
     data = classification()
     loader = data.train_loader(seed=seed)
     model = seeded(seed, LeNet)
     with torch.no_grad():
         model.conv2.bias[:14] += bias
     loss_fn = nn.CrossEntropyLoss()
-    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
+    optimizer = torch.optim.Adam(model.parameters(), lr=rate)
     doctor = attach(model, optimizer, loss_fn, loader=loader)
     return fit(model, optimizer, loss_fn, loader, steps, doctor=doctor)
 
@@ -32,5 +32,6 @@ CASE = Case(
     sick=partial(train, bias=-10.0),
     cured=partial(train, bias=0.0),
     place=("relu2", "conv2"),
+    remedies={"bias": "bias", "lr": "rate"},
     source="https://github.com/keras-team/keras/issues/7057",
 )

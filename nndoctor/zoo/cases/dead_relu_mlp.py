@@ -13,13 +13,13 @@ from nndoctor.zoo.models import CLASSES, PIXELS, Mlp
 from nndoctor.zoo.trainer import Trained, fit
 
 
-def train(seed: int, attach: Attach, *, bias: float, steps: int = 400) -> Trained:
+def train(seed: int, attach: Attach, *, bias: float, rate: float = 0.05, steps: int = 400) -> Trained:
     data = classification()
     loader = data.train_loader(seed=seed)
     model = seeded(seed, partial(Mlp, (PIXELS, 128, 64, 32, CLASSES)))
     nn.init.constant_(model.fc2.bias, bias)
     loss_fn = nn.CrossEntropyLoss()
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9)
+    optimizer = torch.optim.SGD(model.parameters(), lr=rate, momentum=0.9)
     doctor = attach(model, optimizer, loss_fn, loader=loader)
     return fit(model, optimizer, loss_fn, loader, steps, doctor=doctor)
 
@@ -31,5 +31,6 @@ CASE = Case(
     sick=partial(train, bias=-10.0),
     cured=partial(train, bias=0.0),
     place=("act2", "fc2"),
+    remedies={"bias": "bias", "lr": "rate"},
     source="https://github.com/jvargasmu/population_estimation/issues/68",
 )

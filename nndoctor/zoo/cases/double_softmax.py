@@ -45,5 +45,6 @@ CASE = Case(
     description="MLP: nn.Softmax at the end, nn.CrossEntropyLoss behind it",
     sick=partial(train, softmax=True),
     cured=partial(train, softmax=False),
+    remedies={"final_activation": {"softmax": False}},
     source="https://github.com/Lightning-Universe/lightning-bolts/issues/654",
 )

@@ -45,5 +45,6 @@ CASE = Case(
     description="CNN with BatchNorm and dropout: model.eval() for validation, no model.train() after it",
     sick=partial(train, back_to_train=False),
     cured=partial(train, back_to_train=True),
+    remedies={"model.train()": "back_to_train"},
     source="https://github.com/joeynmt/joeynmt/issues/184",
 )

@@ -33,5 +33,6 @@ CASE = Case(
     sick=partial(train, frozen=True),
     cured=partial(train, frozen=False),
     place=("conv1", "conv2", "fc1"),
+    remedies={"requires_grad": {"frozen": False}},
     source="https://github.com/pytorch/vision/issues/2164",
 )

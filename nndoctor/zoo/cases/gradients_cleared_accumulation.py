@@ -45,5 +45,6 @@ CASE = Case(
     description="MLP, 8 micro-batches per step: zero_grad() before every micro-batch",
     sick=partial(train, every_micro_batch=True),
     cured=partial(train, every_micro_batch=False),
+    remedies={"optimizer.zero_grad()": {"every_micro_batch": False}},
     source="https://github.com/meta-pytorch/opacus/issues/93",
 )

@@ -40,5 +40,6 @@ CASE = Case(
     description="LeNet: zero_grad() between backward() and step()",
     sick=partial(train, cleared_late=True),
     cured=partial(train, cleared_late=False),
+    remedies={"optimizer.zero_grad()": {"cleared_late": False}},
     source="https://github.com/ultralytics/ultralytics/pull/11217",
 )

@@ -57,5 +57,5 @@ CASE = Case(
     diagnosis=None,
     description="stateful LSTM forecaster: ordered windows, the carried state is detached on purpose",
     healthy=train,
-    source="https://discuss.pytorch.org/t/lstm-hidden-state-logic/48101",
+    source="https://lightning.ai/docs/pytorch/stable/common/tbptt.html",
 )

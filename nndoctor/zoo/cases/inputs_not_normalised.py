@@ -13,10 +13,10 @@ from nndoctor.zoo.models import Mlp
 from nndoctor.zoo.trainer import Trained, fit
 
 
-def train(seed: int, attach: Attach, *, raw: bool, steps: int = 400) -> Trained:
+def train(seed: int, attach: Attach, *, raw: bool, mean: float = 0.0, std: float = 1.0, steps: int = 400) -> Trained:
     data = classification()
     inputs = load_images().train_images.float() if raw else data.train_inputs
-    loader = batches(inputs, data.train_targets, seed=seed)
+    loader = batches((inputs - mean) / std, data.train_targets, seed=seed)
     model = seeded(seed, Mlp)
     loss_fn = nn.CrossEntropyLoss()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
@@ -30,5 +30,6 @@ CASE = Case(
     description="MLP, SGD: raw pixels 0..255 instead of standardised ones",
     sick=partial(train, raw=True),
     cured=partial(train, raw=False),
+    remedies={"input_mean": "mean", "input_std": "std"},
     source="https://stats.stackexchange.com/questions/367057/bad-performance-with-relu-activation-function-on-mnist-data-set",
 )

@@ -35,5 +35,6 @@ CASE = Case(
     description="regression MLP: outputs (64, 1), targets (64,), MSELoss compares 64 x 64 pairs",
     sick=partial(train, squeezed=True),
     cured=partial(train, squeezed=False),
+    remedies={"prediction": {"squeezed": False}},
     source="https://github.com/pytorch/pytorch/issues/16045",
 )

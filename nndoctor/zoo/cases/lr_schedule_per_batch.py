@@ -42,5 +42,6 @@ CASE = Case(
     description="LeNet, ExponentialLR(gamma=0.8) stepped after every batch instead of every epoch",
     sick=partial(train, per_batch=True),
     cured=partial(train, per_batch=False),
+    remedies={"scheduler.step()": {"per_batch": False}},
     source="https://github.com/ivadomed/ivadomed/pull/55",
 )

@@ -38,5 +38,6 @@ CASE = Case(
     description="MLP: the loop never calls optimizer.step()",
     sick=partial(train, step=False),
     cured=partial(train, step=True),
+    remedies={"optimizer.step()": "step"},
     source="https://github.com/microsoft/nni/pull/3339",
 )

@@ -38,5 +38,6 @@ CASE = Case(
     description="MLP, SGD: the loop never calls optimizer.zero_grad()",
     sick=partial(train, zero_grad=False),
     cured=partial(train, zero_grad=True),
+    remedies={"optimizer.zero_grad()": "zero_grad"},
     source="https://stackoverflow.com/questions/60335387/pytorch-mnist-example-not-converge",
 )

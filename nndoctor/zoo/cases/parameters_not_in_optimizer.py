@@ -31,5 +31,6 @@ CASE = Case(
     sick=partial(train, head_only=True),
     cured=partial(train, head_only=False),
     place=("conv1", "conv2", "fc1", "fc2"),
+    remedies={"optimizer_parameters": {"head_only": False}},
     source="https://github.com/ohhhyeahhh/SiamCAR/issues/18",
 )

@@ -37,5 +37,6 @@ CASE = Case(
     sick=partial(train, all_given=False),
     cured=partial(train, all_given=True),
     place=("blocks",),
+    remedies={"optimizer_parameters": {"all_given": True}},
     source="https://github.com/zjunlp/HVPNeT/issues/5",
 )

@@ -40,5 +40,6 @@ CASE = Case(
     description="MLP: next(iter(loader)) in every step",
     sick=partial(train, repeated=True),
     cured=partial(train, repeated=False),
+    remedies={"batches": {"repeated": False}},
     source="https://github.com/wandb/examples/issues/444",
 )
