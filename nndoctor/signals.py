@@ -321,5 +321,34 @@ _IDENTITY = _signals(
     ("layer.unregistered_held", "0 or 1", "1 if an optimizer holds the tensors of such a module all the same."),
 )
 
-CATALOGUE = Catalogue((*_LOSS, *_RATE, *_GRADIENTS, *_WEIGHTS, *_ADAM, *_ACTIVATIONS, *_DATA, *_LOOP, *_TIME, *_IDENTITY))
+ZHAI = "Zhai et al. 2023, Stabilizing transformer training by preventing attention entropy collapse, https://arxiv.org/abs/2303.06296"
+WORTSMAN = "Wortsman et al. 2023, Small-scale proxies for large-scale transformer training instabilities, https://arxiv.org/abs/2309.14322"
+
+_ATTENTION = _signals(
+    "layer",
+    ("attention.entropy", "fraction", "Entropy of attention over ln(allowed keys), mean of a few queries and all heads: 1 looks everywhere alike, 0 at one position.", ZHAI),
+    ("attention.collapsed_heads", "fraction", "Share of the heads whose relative entropy is below 0.05.", ZHAI),
+    ("attention.logit_max", "1", "Largest |q k| scale among the allowed keys of a few queries.", WORTSMAN),
+    ("attention.logit_std", "1", "Standard deviation of the attention logits over the allowed keys, root mean square over queries: about 1 at a healthy start."),
+    ("attention.future_mass", "fraction", "Largest probability on positions after the query's own, where the loss asks for the next token."),
+    ("attention.padding_mass", "fraction", "Mean probability that queries put on keys whose token is the embedding's padding_idx."),
+) + _signals(
+    "run",
+    ("target.next_token", "fraction", "Share of the targets that are the input token after their position (-1 where none tells); 1 for a causal language model."),
+    ("input.streams", "count", "Inputs of the model that its attention may look at: one for a decoder, two for encoder and decoder."),
+)
+
+CATALOGUE = Catalogue((
+    *_LOSS,
+    *_RATE,
+    *_GRADIENTS,
+    *_WEIGHTS,
+    *_ADAM,
+    *_ACTIVATIONS,
+    *_ATTENTION,
+    *_DATA,
+    *_LOOP,
+    *_TIME,
+    *_IDENTITY,
+))
 """Every signal that the built-in probes measure."""

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from nndoctor.probes.attention import AttentionProbe
 from nndoctor.probes.base import Probe
 from nndoctor.probes.ownership import OwnershipProbe
 
 
 def further_probes() -> list[Probe]:
     """Probes that need nothing from the doctor but its events, in the order in which they are told."""
-    return [OwnershipProbe()]
+    return [
+        OwnershipProbe(),
+        AttentionProbe(),
+    ]

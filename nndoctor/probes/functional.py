@@ -87,28 +87,31 @@ def _everywhere(name: str) -> list[tuple[object, str]]:
     return [(torch, name), (torch, name + "_"), (torch.Tensor, name), (torch.Tensor, name + "_")]
 
 
-class FunctionalActivations(TorchFunctionMode):
-    """While entered, tells about every activation function that is called, after it has run.
+class FunctionMode(TorchFunctionMode):
+    """While entered, tells about every call of certain functions of torch, after it has run.
 
     Calls are passed on untouched; what torch's Python functions call inside themselves is not seen
     twice, because a mode is not active inside the function that it handles.
 
     Args:
-        seen: called with the activation, its result and the call's arguments.
+        watched: what to tell of a call, by the id of the function.
+        seen: called with that, the call's result and its arguments.
     """
 
-    def __init__(self, seen: Callable[[Activation, object, tuple[Any, ...], Mapping[str, Any]], None]) -> None:
+    def __init__(
+        self, watched: Mapping[int, Any], seen: Callable[[Any, object, tuple[Any, ...], Mapping[str, Any]], None]
+    ) -> None:
         super().__init__()
         self._seen = seen
-        self._watched = watched_functions()
+        self._watched = watched
         self._entered = False
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **kwargs) if kwargs else func(*args)
-        activation = self._watched.get(id(func))
-        if activation is not None:
+        told = self._watched.get(id(func))
+        if told is not None:
             with torch._C.DisableTorchFunction():
-                self._seen(activation, result, args, kwargs or {})
+                self._seen(told, result, args, kwargs or {})
         return result
 
     def enter(self) -> None:
@@ -135,6 +138,13 @@ class FunctionalActivations(TorchFunctionMode):
         self.__exit__(None, None, None)
         for mode in reversed(above):
             torch.overrides._push_mode(mode)  # type: ignore[no-untyped-call]
+
+
+class FunctionalActivations(FunctionMode):
+    """Tells about every activation function that is called, with its :class:`Activation`."""
+
+    def __init__(self, seen: Callable[[Activation, object, tuple[Any, ...], Mapping[str, Any]], None]) -> None:
+        super().__init__(watched_functions(), seen)
 
 
 def compiler_has_run() -> bool:
