@@ -1,8 +1,8 @@
 """Decides what is measured on which step, so that the cost stays inside the promise.
 
 Open loop: the cadence of a tier is the smallest power of two at which its own measured cost is within
-its share of the step (three times the share at one step in 32, the floor for very short steps); it rises at once and falls only by a factor of four. A token bucket is the hard
-stop. Every input is handed in, so tests need no clock.
+its share of the step (for the first samples three times the share at one step in 32, the floor for very
+short steps); it rises at once and falls only by a factor of four. A token bucket is the hard stop. Every input is handed in, so tests need no clock.
 """
 
 from __future__ import annotations
@@ -18,6 +18,9 @@ DENSE_STEPS = 50
 
 FLOOR = 8
 SLOWEST_BY_DEFAULT = 32
+GENEROUS = 3
+GENEROUS_SAMPLES = 80
+"""So many samples of a tier (at one step in 32 about the first thousand steps) may cost three times its share."""
 SLOWEST = 4096
 
 
@@ -73,12 +76,13 @@ class Cadence:
     def _affords(self, every: int) -> bool:
         """Whether the cost of a sample, spread over `every` steps, is within the share.
 
-        From one step in 32 on, three times the share will do: very short steps would else hardly be
-        looked at, and a short run not at all.
+        At first, from one step in 32 on, three times the share will do: very short steps would else hardly
+        be looked at, and a short run not at all.
         """
         assert self.cost is not None
         assert self.step_time.seconds is not None
-        allowance = self.share * (3 if every >= SLOWEST_BY_DEFAULT else 1)
+        generous = every >= SLOWEST_BY_DEFAULT and self.samples <= GENEROUS_SAMPLES
+        allowance = self.share * (GENEROUS if generous else 1)
         return self.cost <= allowance * self.step_time.seconds * every
 
     @property
@@ -132,6 +136,11 @@ class Budget:
         # something is measured now, the cadences may change: look again on the following step.
         self._next_look = step + 1 if sampled else min((step // e + 1) * e for e in map(self.every, self.tiers))
         return sampled
+
+    @property
+    def next_look(self) -> int:
+        """The next step on which anything may be measured, as of the last call of `tiers_at`."""
+        return self._next_look
 
     def every(self, tier: str) -> int:
         """The present cadence of `tier` in steps."""

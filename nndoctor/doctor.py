@@ -45,7 +45,7 @@ from nndoctor.interpose import PROCESS
 from nndoctor.loop_state import LoaderState, Rates, Speed, settings
 from nndoctor.places import Places
 from nndoctor.probes.activations import ActivationProbe
-from nndoctor.probes.base import CONTRACT, EVENTS, Hook, Measured, Probe
+from nndoctor.probes.base import CONTRACT, EVENTS, FREQUENT, Hook, Measured, Probe, sleeps
 from nndoctor.probes.built_in import further_probes
 from nndoctor.probes.data import DataProbe
 from nndoctor.probes.functional import compiled_frames
@@ -53,6 +53,7 @@ from nndoctor.probes.graph import GraphProbe
 from nndoctor.probes.layer_times import LayerTimesProbe
 from nndoctor.probes.loop import Contract, LoopContracts
 from nndoctor.probes.parameters import ParameterProbe
+from nndoctor.quiet import Note, Notes
 from nndoctor.record import RecordWriter, RunFacts, new_run_folder
 from nndoctor.rules import Judge, load_rulesets
 from nndoctor.signals import CATALOGUE, OBSERVED_PREFIX, Frame, Targets
@@ -61,7 +62,7 @@ from nndoctor.worker import Pace, Worker
 STRIKES = 3
 """Failures of the doctor's own event handlers after which it lets go of the training altogether."""
 
-BATCH = 16
+BATCH = 64
 BATCH_SECONDS = 0.25
 """Steps on which nothing was sampled travel to the doctor's thread in batches of at most this many or this long."""
 
@@ -234,6 +235,8 @@ class Doctor:
         self._skipped_total = 0
         self._frames_before = compiled_frames()
         self._pending: list[Payload] = []
+        self._quiet = False
+        self._notes = Notes()
 
         ruleset = load_rulesets(options.rules, CATALOGUE)
         started = time.time()
@@ -424,15 +427,25 @@ class Doctor:
             if hears:
                 self._listeners[event] = hears
         self._contract_probes = [probe for probe in self._probes if probe.tier == CONTRACT]
+        self._awake = {
+            event: [probe for probe, _ in hears if probe.tier == CONTRACT and not (event in FREQUENT and sleeps(probe))]
+            for event, hears in self._listeners.items()
+        }
 
     def _tell(self, event: str, *args: object) -> None:
         """Tell the probes: those of the contract tier always, the others on steps on which they are sampled."""
+        if self._quiet and not self._awake.get(event):
+            return
         for probe, hears in self._listeners.get(event, ()):
             if probe.tier == CONTRACT:
+                if self._quiet and probe not in self._awake[event]:
+                    continue
                 try:
                     hears(*args)
                 except Exception as error:
                     self._dismiss(probe, error)
+                if self._quiet and getattr(probe, "news", False):
+                    self._window.news = True  # ends the quiet steps
             elif probe.tier in self._window.sampled:
                 self._measure(probe, partial(hears, *args))
 
@@ -557,25 +570,47 @@ class Doctor:
             return
         begun = perf_counter()
         window = self._window
+        if self._quiet:
+            self._quiet_backward(loss)
+            if self._quiet:
+                window.own += perf_counter() - begun
+                return
         since_forward = self._inside.pop("loss", None)
         if since_forward is not None:
             window.add("loss", begun - since_forward)
         self._places.saw("backward")
         self._contracts.backward_begins()
         window.trained_in_eval = window.eval_forward
-        scalar = loss[0] if isinstance(loss, (tuple, list)) and len(loss) == 1 else loss
-        if isinstance(scalar, torch.Tensor) and scalar.numel() == 1:
-            value = self._unscaled(scalar)
-            window.losses.append(value)
-            if isinstance(value, float) and not isfinite(value):
-                self._broken_losses += 1
-                # Where it came from is asked on the next step, whatever the cadence says.
-                self._look_closely = self._broken_losses <= 3
+        scalar = _the_scalar(loss)
+        if scalar is not None:
+            self._note_loss(scalar)
             self._tell("backward_begins", scalar)
         self._loader.backward_seen()
         now = perf_counter()
         window.own += now - begun
         self._inside["backward"] = now
+
+    def _note_loss(self, scalar: torch.Tensor) -> None:
+        value = self._unscaled(scalar)
+        self._window.losses.append(value)
+        if isinstance(value, float) and not isfinite(value):
+            self._broken_losses += 1
+            # Where it came from is asked on the next step, whatever the cadence says.
+            self._look_closely = self._broken_losses <= 3
+
+    def _quiet_backward(self, loss: object) -> None:
+        """A backward on a step on which nothing is measured."""
+        contracts = self._contracts
+        contracts.backwards_without_step += 1
+        self._loader.backward_seen()
+        if contracts.step_is_missing:
+            contracts.backwards_without_step -= 1
+            self._wake()  # steps are missing: that has to be told on the spot
+            return
+        scalar = _the_scalar(loss)
+        if scalar is not None:
+            self._note_loss(scalar)
+            self._tell("backward_begins", scalar)
 
     def _unscaled(self, scalar: torch.Tensor) -> torch.Tensor | float:
         """The loss before the gradient scaler multiplied it; a number where reading it waits for nothing."""
@@ -584,6 +619,9 @@ class Doctor:
         return _at_once(scalar)
 
     def backward_ended(self) -> None:
+        if self._quiet:
+            self._tell("backward_ended")
+            return
         begun = self._inside.pop("backward", None)
         if begun is None:
             return
@@ -597,8 +635,9 @@ class Doctor:
             self._close_frame()
 
     def gradients_zeroed(self, owner: object) -> None:
-        self._places.saw("zero_grad")
-        self._contracts.gradients_zeroed(owner)
+        if not self._quiet:
+            self._places.saw("zero_grad")
+            self._contracts.gradients_zeroed(owner)
         self._tell("gradients_zeroed", owner)
 
     def clipped(self, total_norm: object, max_norm: object) -> None:
@@ -645,7 +684,12 @@ class Doctor:
 
     def loader_started(self, loader: object) -> None:
         self._loader.started(loader)
+        if loader is not self._loader.training:
+            self._watch_forward(True)  # this may be an evaluation
         self._tell("loader_started", loader)
+
+    def loader_ended(self, loader: object) -> None:
+        self._watch_forward(True)
 
     def batch_loaded(self, loader: object, batch: object, seconds: float) -> None:
         self._places.saw("loader")
@@ -659,6 +703,9 @@ class Doctor:
         self, optimizer: torch.optim.Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
         try:
+            if self._quiet:
+                self._tell("gradients_ready", optimizer)
+                return None
             begun = perf_counter()
             if id(optimizer) in self._window.stepped:
                 self._close_frame()
@@ -706,6 +753,10 @@ class Doctor:
     def _after_step(self, optimizer: torch.optim.Optimizer, args: object, kwargs: object) -> None:
         try:
             begun = perf_counter()
+            if self._quiet:
+                if self._quiet_step(optimizer, begun):
+                    return
+                self._wake()
             window = self._window
             entered = self._inside.pop("optimizer", None)
             if entered is not None:
@@ -720,6 +771,63 @@ class Doctor:
                 self._close_frame()
         except Exception as error:
             self._failed("optimizer post-step hook", error)
+
+    def _quiet_step(self, optimizer: torch.optim.Optimizer, now: float) -> bool:
+        """Note a step on which nothing is measured; False if something happened that must be told at once."""
+        window = self._window
+        self._tell("stepped", optimizer)
+        if window.skipped or window.news or self._look_closely:
+            return False
+        notes = self._notes
+        notes.add(
+            Note(
+                now, optimizer.param_groups[0].get("lr"), window.losses, window.preclip, window.max_norm,
+                window.tiles.pop("data_wait", 0.0), self._loader.position, window.own,
+            )
+        )  # fmt: skip
+        self.step += 1
+        self._last_stepped = id(optimizer)
+        self._contracts.backwards_without_step = 0
+        window.losses, window.preclip, window.own = [], None, 0.0
+        if self._forward_handles:
+            self._watch_forward(False)
+        if self.step + 1 >= self._budget.next_look:
+            self._work_up_notes()
+            self._open_window(now)
+        elif len(notes) >= BATCH or notes.span(now) > BATCH_SECONDS:
+            self._flush()
+        window = self._window
+        window.own += perf_counter() - now
+        return True
+
+    def _work_up_notes(self) -> None:
+        """Make the payloads of the quiet steps that were noted, in the order of the steps."""
+        notes = self._notes
+        step = self.step - len(notes)
+        batches = self._loader.batches
+        targets = self._current_targets()
+        own = notes.typical_own()
+        self._budget.spend("hooks", own * len(notes))
+        for note, elapsed, ended in notes.take():
+            step += 1
+            epoch = self._loader.epoch_at(*note.position, batches)
+            measured: dict[str, Measured] = {"step.time": elapsed}
+            if note.losses:
+                measured[RAW_LOSSES] = _together(note.losses)
+            _note_clipping(measured, note.preclip, note.max_norm)
+            if self._loader.seen:
+                measured["step.data_wait_fraction"] = min(1.0, note.waited / elapsed) if elapsed > 0 else 0.0
+            if note.rate != self._rates.last and self._rates.follow(note.rate, epoch):
+                measured.update(self._rates.story())
+            self._pending.append(pack(step, ended, epoch, targets, measured))
+            self._budget.step_took(step, elapsed, own, False)
+            self._speed.step(elapsed, own, dense=False)
+
+    def _wake(self) -> None:
+        """Leave the quiet steps: the one under way is followed like any other."""
+        self._work_up_notes()
+        self._quiet = False
+        self._window.begun = self._notes.since
 
     def _following_is(self, optimizer: torch.optim.Optimizer) -> None:
         """Learn which optimizer usually steps after which, to close a frame as soon as it is complete."""
@@ -740,13 +848,14 @@ class Doctor:
         sampled = frozenset(self._budget.tiers) if self._look_closely else self._budget.tiers_at(following)
         self._look_closely = False
         before, self._window.sampled = self._sampled_before, sampled
+        self._quiet = not sampled and self._budget.next_look > following and len(self._optimizers) == 1
         if not sampled and not before:
             return  # everything sleeps on
         self._sampled_before = sampled
         if not self._compiled and compiled_frames() > self._frames_before:
             self._leave_compiled_code_alone()
         self._contracts.watch(bool(sampled))
-        self._watch_forward()
+        self._watch_forward(bool(sampled))
         for probe in tuple(self._probes):
             wanted = bool(sampled) if probe.tier == CONTRACT else probe.tier in sampled
             if wanted or probe.tier == CONTRACT or probe.tier in before:
@@ -765,10 +874,11 @@ class Doctor:
                 self._probes.remove(probe)
         self._listen()
 
-    def _watch_forward(self) -> None:
-        """Have hooks on the whole models' forward passes, except inside of compiled code."""
-        # On the wrapper that torch.compile returns a hook runs outside of the compiled code, inside not.
-        wanted = not self._compiled or all(hasattr(root, "_orig_mod") for root in self._index.roots.values())
+    def _watch_forward(self, wanted: bool) -> None:
+        """Have hooks on the whole models' forward passes on measured steps and wherever an evaluation may begin."""
+        if self._compiled:
+            # On the wrapper that torch.compile returns a hook runs outside of the compiled code, inside not.
+            wanted = wanted and all(hasattr(root, "_orig_mod") for root in self._index.roots.values())
         if wanted == bool(self._forward_handles):
             return
         if wanted:
@@ -794,10 +904,7 @@ class Doctor:
         self._book_time(window, measured, elapsed)
         urgent = bool(window.sampled) or window.promise_broken or "lr" in measured or window.news
         self._hand_over(pack(self.step, time.time(), self._loader.epoch, self._current_targets(), measured), urgent)
-        fresh = _Window()
-        self._window = fresh
-        self._inside.clear()
-        self._begin_window()
+        fresh = self._open_window(begun)
         own = window.own + perf_counter() - begun
         if cpu is not None:
             for tier, seconds in window.tier_cpu.items():
@@ -811,8 +918,15 @@ class Doctor:
             self._budget.spend("hooks", own)  # wall time: asking for CPU time would cost as much as the rest
         self._budget.step_took(self.step, elapsed, own, bool(window.sampled))
         self._speed.step(elapsed, own, dense=self.step <= self._budget.dense)
-        fresh.begun = begun
         fresh.own = perf_counter() - begun
+
+    def _open_window(self, now: float) -> _Window:
+        """Begin the next step, which began at `now`."""
+        self._window = fresh = _Window(begun=now)
+        self._inside.clear()
+        self._begin_window()
+        self._notes.begin(now)
+        return fresh
 
     def _hand_over(self, payload: Payload, urgent: bool) -> None:
         """Give payloads to the worker in small batches: waking it for every step costs more than its work."""
@@ -821,6 +935,8 @@ class Doctor:
             self._flush()
 
     def _flush(self) -> None:
+        if len(self._notes):
+            self._work_up_notes()
         pending, self._pending = self._pending, []
         if pending:
             self._worker.pace = Pace(self._speed.steps_per_second, self._speed.overhead, self._loader.planned_steps)
@@ -834,14 +950,10 @@ class Doctor:
         measured: dict[str, Measured] = {}
         if window.losses:
             measured[RAW_LOSSES] = _together(window.losses)
-        for name, value in (("grad.total_norm_preclip", window.preclip), ("clip.max_norm", window.max_norm)):
-            if isinstance(value, torch.Tensor):
-                measured[name] = value.reshape(1)
-            elif isinstance(value, (int, float)):
-                measured[name] = float(value)
+        _note_clipping(measured, window.preclip, window.max_norm)
         if window.sampled or window.promise_broken or self._contracts.step_is_missing:
             measured.update(self._loop_signals(window))
-        rate_changed = self._rates.follow(self._optimizers, self._loader.epoch)
+        rate_changed = self._rates.follow(next(iter(self._optimizers.values())).param_groups[0].get("lr"), self._loader.epoch)
         if window.sampled or rate_changed:
             self._note_groups()
             measured.update(self._rates.signals(self._optimizers, self._index.groups))
@@ -995,9 +1107,25 @@ class Doctor:
         self._worker.facts = dict(self.facts)
 
 
+def _the_scalar(loss: object) -> torch.Tensor | None:
+    """The loss, if what was handed to ``backward()`` is one scalar tensor."""
+    scalar = loss[0] if isinstance(loss, (tuple, list)) and len(loss) == 1 else loss
+    return scalar if isinstance(scalar, torch.Tensor) and scalar.numel() == 1 else None
+
+
+def _note_clipping(measured: dict[str, Measured], preclip: object, max_norm: object) -> None:
+    if preclip is None:
+        return
+    for name, value in (("grad.total_norm_preclip", preclip), ("clip.max_norm", max_norm)):
+        if isinstance(value, torch.Tensor):
+            measured[name] = value.reshape(1)
+        elif isinstance(value, (int, float)):
+            measured[name] = float(value)
+
+
 def _at_once(scalar: torch.Tensor) -> torch.Tensor | float:
     """A scalar's value: a number on the CPU, a copy that stays on its device elsewhere."""
-    if scalar.device.type == "cpu" and type(scalar) is torch.Tensor:
+    if scalar.is_cpu and type(scalar) is torch.Tensor:  # not device.type, which costs twice as much as the reading
         return float(scalar.item())
     return scalar.detach().clone().reshape(1)
 

@@ -48,6 +48,8 @@ class Observer(Protocol):
 
     def loader_started(self, loader: object) -> None: ...
 
+    def loader_ended(self, loader: object) -> None: ...
+
     def batch_loaded(self, loader: object, batch: object, seconds: float) -> None: ...
 
     def observer_failed(self, event: str, error: Exception) -> None: ...
@@ -58,6 +60,7 @@ class Interposer:
 
     def __init__(self) -> None:
         self.observers: list[Any] = []
+        self._hears: dict[str, tuple[tuple[Any, Callable[..., None]], ...]] = {}
         self.missing: tuple[str, ...] = ()
         self._undo: list[Callable[[], None]] = []
         self._inside = threading.local()
@@ -71,19 +74,22 @@ class Interposer:
                 self._install()
             if observer not in self.observers:
                 self.observers.append(observer)
+                self._hears = {}
 
     def remove(self, observer: Any) -> None:
         with self._lock:
             if observer in self.observers:
                 self.observers.remove(observer)
+                self._hears = {}
                 if not self.observers:
                     self._uninstall()
 
     def _tell(self, event: str, *args: object) -> None:
-        for observer in tuple(self.observers):
-            hears = getattr(observer, event, None)
-            if hears is None:
-                continue
+        hearing = self._hears.get(event)
+        if hearing is None:
+            found = [(observer, getattr(observer, event, None)) for observer in self.observers]
+            hearing = self._hears[event] = tuple((observer, hears) for observer, hears in found if hears is not None)
+        for observer, hears in hearing:
             try:
                 hears(*args)
             except Exception as error:
@@ -245,7 +251,11 @@ class Interposer:
     def _wrap_loader_next(self, original: Callable[..., Any]) -> Callable[..., Any]:
         def load(iterator: Any) -> Any:
             begun = perf_counter()
-            batch = original(iterator)
+            try:
+                batch = original(iterator)
+            except StopIteration:
+                self._tell("loader_ended", self._loaders.get(iterator))
+                raise
             self._tell("batch_loaded", self._loaders.get(iterator), batch, perf_counter() - begun)
             return batch
 

@@ -24,12 +24,9 @@ class Rates:
         self._changes_at_epoch = 0
         self._per_epoch: float | None = None
 
-    def follow(self, optimizers: Mapping[str, torch.optim.Optimizer], epoch: float | None) -> bool:
-        """Note the present learning rate; True if it changed or is the first."""
-        first = next(iter(optimizers.values()), None)
-        if first is None:
-            return False
-        rate = _setting(first.param_groups[0], "lr")
+    def follow(self, rate: object, epoch: float | None) -> bool:
+        """Note the learning rate of the first parameter group; True if it changed or is the first."""
+        rate = _plain_number(rate)
         if epoch is not None and int(epoch) > self._epoch:
             self._per_epoch = (self.changes - self._changes_at_epoch) / (int(epoch) - self._epoch)
             self._epoch, self._changes_at_epoch = int(epoch), self.changes
@@ -43,6 +40,18 @@ class Rates:
         self.peak = max(self.peak, rate)
         return True
 
+    def story(self) -> dict[str, Measured]:
+        """The learning rate of the first group so far."""
+        found: dict[str, Measured] = {}
+        if self.last is not None and self.initial is not None:
+            found["lr"] = self.last
+            found["lr.initial"] = self.initial
+            found["lr.peak"] = self.peak
+            found["lr.changes"] = float(self.changes)
+        if self._per_epoch is not None:
+            found["loop.lr_steps_per_epoch"] = self._per_epoch
+        return found
+
     def signals(self, optimizers: Mapping[str, torch.optim.Optimizer], names: Sequence[str]) -> dict[str, Measured]:
         """Hyper-parameters of the groups called `names` (``optimizer[0]``), and the story of the first one's rate."""
         present = {f"{key}[{i}]": group for key, o in optimizers.items() for i, group in enumerate(o.param_groups)}
@@ -53,14 +62,8 @@ class Rates:
             "group.momentum": [_setting(g, "momentum") if "momentum" in g else _beta(g, 0) for g in groups],
             "group.beta2": [_beta(g, 1) for g in groups],
             "group.eps": [_setting(g, "eps") for g in groups],
+            **self.story(),
         }
-        if self.last is not None and self.initial is not None:
-            found["lr"] = self.last
-            found["lr.initial"] = self.initial
-            found["lr.peak"] = self.peak
-            found["lr.changes"] = float(self.changes)
-        if self._per_epoch is not None:
-            found["loop.lr_steps_per_epoch"] = self._per_epoch
         first = next(iter(optimizers.values()), None)
         if first is not None:
             adaptive = "betas" in first.param_groups[0] or type(first).__name__ in ADAPTIVE
@@ -69,7 +72,10 @@ class Rates:
 
 
 def _setting(group: Mapping[str, Any], name: str) -> float:
-    value = group.get(name)
+    return _plain_number(group.get(name))
+
+
+def _plain_number(value: object) -> float:
     if isinstance(value, torch.Tensor):
         return float(value) if value.device.type == "cpu" else float("nan")  # never wait for a device
     return float(value) if isinstance(value, (int, float)) else float("nan")
@@ -125,10 +131,18 @@ class LoaderState:
 
     @property
     def epoch(self) -> float | None:
-        batches = self.batches
-        if self.training is None or not batches or self._passes < 0:
+        return self.epoch_at(*self.position, self.batches)
+
+    @property
+    def position(self) -> tuple[int, int]:
+        """Passes over the training loader, and batches served in the present one."""
+        return self._passes, self._served
+
+    def epoch_at(self, passes: int, served: int, batches: int | None) -> float | None:
+        """The epoch at a position, for a loader of that many batches."""
+        if self.training is None or not batches or passes < 0:
             return None
-        return self._passes + self._served / batches
+        return passes + served / batches
 
 
 class Speed:

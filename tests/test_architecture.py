@@ -26,13 +26,14 @@ MAY_IMPORT = {
     "discovery": {"signals", "torch"},
     "interpose": {"torch"},
     "places": set(),
+    "quiet": {"torch"},
     "probes": {"probes", "signals", "discovery", "interpose", "torch"},
     "frames": {"probes", "signals", "torch"},
     "loop_state": {"probes", "torch"},
     "lab": {"lab", "signals", "discovery", "torch"},
     "worker": {"frames", "rules", "reports", "record", "findings", "signals"},
     "reporting": {"rules", "reports", "record", "history", "findings", "signals"},
-    "doctor": {"nndoctor", "worker", "reporting", "probes", "rules", "reports", "signals", "findings", "history", "record", "discovery", "interpose", "frames", "loop_state", "places", "budget", "torch"},
+    "doctor": {"nndoctor", "worker", "reporting", "probes", "rules", "reports", "signals", "findings", "history", "record", "discovery", "interpose", "frames", "loop_state", "places", "quiet", "budget", "torch"},
     "attach": {"doctor", "discovery", "interpose", "probes", "torch"},
     "cli": {"cli", *PUBLIC},
     "integrations": {*PUBLIC, "torch"},
@@ -108,7 +109,7 @@ def test_no_part_reaches_for_the_private_names_of_another(path: Path) -> None:
 
 
 def test_the_table_itself_has_no_knot() -> None:
-    below = {"signals": 0, "findings": 0, "interpose": 0, "budget": 0, "places": 0, "discovery": 1, "history": 1, "record": 1, "probes": 2, "lab": 2, "frames": 3, "loop_state": 3, "rules": 2, "reports": 2, "worker": 4, "reporting": 4, "doctor": 5, "attach": 6}
+    below = {"signals": 0, "findings": 0, "interpose": 0, "budget": 0, "places": 0, "quiet": 0, "discovery": 1, "history": 1, "record": 1, "probes": 2, "lab": 2, "frames": 3, "loop_state": 3, "rules": 2, "reports": 2, "worker": 4, "reporting": 4, "doctor": 5, "attach": 6}
     for part, level in below.items():
         upward = {other for other in MAY_IMPORT[part] - {part} if below.get(other, -1) >= level}
         assert not upward, f"{part} may import {upward}, which is not below it"

@@ -42,6 +42,14 @@ EVENTS: Mapping[str, str] = {
 }
 """What a probe may hear: it defines a method of that name with these arguments."""
 
+FREQUENT = frozenset(EVENTS) - {"evaluation_begins", "evaluation_ended", "state_loaded", "loader_started"}
+"""What happens on every step. Forward passes are only told on sampled steps and where an evaluation may begin."""
+
+
+def sleeps(probe: Probe) -> bool:
+    """Whether a contract probe can do without the frequent events of steps on which nothing is sampled."""
+    return bool(getattr(probe, "sleeps", False))
+
 
 class Probe(Protocol):
     """One family of measurements.
@@ -51,7 +59,8 @@ class Probe(Protocol):
     steps on which the probe's tier is sampled. Probes of the tier ``CONTRACT`` hear their events on every
     step; they are asked on sampled steps, and on others as soon as their attribute ``news`` is true.
 
-    Optional: ``facts()``, what the probe knows of the run for people to read; ``hooks_layers = True`` where it
+    Optional: ``sleeps = True`` on a contract probe to which whole sampled steps are enough: it hears nothing
+    frequent in between, which is what short steps can afford; ``facts()``, what the probe knows of the run for people to read; ``hooks_layers = True`` where it
     has hooks inside of the model, so that it leaves when the model is compiled.
 
     A probe that raises is detached and named in the report; it never stops the training. None of these

@@ -233,7 +233,10 @@ def test_evidence_holds_value_threshold_and_the_curve_around_the_first_step() ->
     assert list(evidence) == ["loss", "lr", "grad.total_norm"]
     loss = evidence["loss"]
     assert (loss.value, loss.comparison, loss.threshold, loss.unit, loss.target) == (9.0, ">", 5.0, "loss", None)
-    assert (loss.steps[0], loss.steps[-1], len(loss.values)) == (found.first_step - 200, found.first_step + 200, 401)
+    # Quiet steps are judged a few at a time, so the curve may end a few steps before the two hundredth.
+    assert loss.steps[0] == found.first_step - 200
+    assert found.first_step + 185 <= loss.steps[-1] <= found.first_step + 200
+    assert len(loss.values) == loss.steps[-1] - loss.steps[0] + 1
     assert evidence["grad.total_norm"].threshold is None
 
 

@@ -1,0 +1,123 @@
+"""Steps on which nothing is measured: noted in a few instructions, worked up in batches, and nothing lost."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+import nndoctor
+from nndoctor.quiet import Note, Notes
+from nndoctor.record import RecordReader
+from nndoctor.signals import Frame
+
+STEPS = 90
+
+
+def trained(folder: Path, *, steps: int = STEPS, **special: Any) -> tuple[list[float], list[Frame], nndoctor.Doctor]:
+    """The losses of a loop, and the frames recorded of it; only each of the first 50 steps and step 64 are sampled."""
+    torch.manual_seed(0)
+    model = nn.Linear(3, 1)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+    scheduler = torch.optim.lr_scheduler.ExponentialLR(optimizer, 0.99) if special.get("schedule") else None
+    losses = []
+    with nndoctor.wrap(model, optimizer, ui="off", run_dir=folder, cadence=64, strict=True) as doctor:
+        for step in range(1, steps + 1):
+            optimizer.zero_grad()
+            loss = model(torch.randn(8, 3)).square().mean()
+            if step == special.get("broken_at"):
+                loss = loss * float("nan")
+            loss.backward()
+            if special.get("clip"):
+                nn.utils.clip_grad_norm_(model.parameters(), 0.5)
+            optimizer.step()
+            losses.append(float(loss.detach()))
+            if scheduler is not None:
+                scheduler.step()
+            if step == special.get("observe_at"):
+                doctor.observe(score=0.5)
+    reader = RecordReader(folder)
+    frames = list(reader.frames())
+    reader.close()
+    return losses, frames, doctor
+
+
+def test_every_step_is_recorded_once_and_in_order_with_its_loss(tmp_path: Path) -> None:
+    losses, frames, _ = trained(tmp_path / "run")
+    assert [frame.step for frame in frames] == list(range(1, STEPS + 1))
+    assert [float(frame.values["loss"][0]) for frame in frames] == pytest.approx(losses)
+    sampled = [frame.step for frame in frames if "param.grad.norm" in frame.values]
+    assert sampled == [*range(1, 51), 64]
+
+
+def test_times_of_quiet_steps_are_positive_and_in_order(tmp_path: Path) -> None:
+    _, frames, _ = trained(tmp_path / "run")
+    assert all(float(frame.values["step.time"][0]) > 0 for frame in frames[1:])
+    times = [frame.time for frame in frames]
+    assert times == sorted(times)
+
+
+def test_each_change_of_the_rate_and_each_clipping_is_told_on_quiet_steps(tmp_path: Path) -> None:
+    _, frames, _ = trained(tmp_path / "run", schedule=True, clip=True)
+    quiet = frames[70:]
+    assert [float(frame.values["lr"][0]) for frame in quiet] == pytest.approx([0.01 * 0.99 ** (f.step - 1) for f in quiet])
+    assert all(float(frame.values["clip.max_norm"][0]) == 0.5 for frame in quiet)
+
+
+def test_a_broken_loss_ends_the_quiet_steps_and_the_next_step_is_looked_at(tmp_path: Path) -> None:
+    _, frames, _ = trained(tmp_path / "run", broken_at=70)
+    by_step = {frame.step: frame for frame in frames}
+    assert float(by_step[70].values["loss.nonfinite"][0]) == 1
+    assert "param.grad.norm" in by_step[71].values
+    assert [frame.step for frame in frames] == list(range(1, STEPS + 1))
+
+
+def test_what_is_observed_comes_after_the_steps_before_it(tmp_path: Path) -> None:
+    _, frames, _ = trained(tmp_path / "run", observe_at=75)
+    observed = [place for place, frame in enumerate(frames) if "observed.score" in frame.values]
+    assert [frames[place].step for place in observed] == [75]
+    assert frames[observed[0] - 1].step == 75
+    assert frames[observed[0] + 1].step == 76
+
+
+def test_the_last_quiet_steps_are_there_when_the_doctor_is_asked_or_closed(tmp_path: Path) -> None:
+    _, frames, doctor = trained(tmp_path / "run", steps=83)
+    assert frames[-1].step == doctor.step == doctor.diagnosis().steps == 83
+
+
+def test_a_loop_that_stops_stepping_is_told_though_the_steps_were_quiet(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = nn.Linear(3, 1)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+    with nndoctor.wrap(model, optimizer, ui="off", run_dir=tmp_path / "run", cadence=64, strict=True) as doctor:
+        for round_ in range(260):
+            optimizer.zero_grad()
+            model(torch.randn(8, 3)).square().mean().backward()
+            if round_ < 70:
+                optimizer.step()
+    assert [finding.diagnosis for finding in doctor.diagnosis().root_causes] == ["missing-optimizer-step"]
+
+
+def note(ended: float, own: float) -> Note:
+    return Note(ended, 0.1, [], None, None, 0.0, (0, 0), own)
+
+
+def test_the_typical_own_time_is_that_of_the_median_step() -> None:
+    notes = Notes()
+    assert notes.typical_own() == 0.0
+    for own in (1e-6, 2e-6, 5e-3):
+        notes.add(note(1.0, own))
+    assert notes.typical_own() == 2e-6
+
+
+def test_taken_notes_tell_how_long_each_step_took() -> None:
+    notes = Notes()
+    notes.begin(10.0)
+    notes.add(note(10.5, 0.0))
+    notes.add(note(12.0, 0.0))
+    assert notes.span(12.5) == 2.0
+    assert [elapsed for _, elapsed, _ in notes.take()] == [0.5, 1.5]
+    assert len(notes) == 0
