@@ -9,8 +9,11 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from nndoctor.checkup_results import Checkup as Checkup
+    from nndoctor.checkup_results import Examination as Examination
     from nndoctor.doctor import Doctor as Doctor
     from nndoctor.doctor import wrap as wrap
+    from nndoctor.examinations.checkup import checkup as checkup
     from nndoctor.findings import Diagnosis as Diagnosis
     from nndoctor.findings import Evidence as Evidence
     from nndoctor.findings import Finding as Finding
@@ -22,6 +25,9 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOME = {
+    "Checkup": "nndoctor.checkup_results",
+    "Examination": "nndoctor.checkup_results",
+    "checkup": "nndoctor.examinations.checkup",
     "Doctor": "nndoctor.doctor",
     "wrap": "nndoctor.doctor",
     "Diagnosis": "nndoctor.findings",
@@ -34,15 +40,18 @@ _HOME = {
 }
 
 __all__ = [
+    "Checkup",
     "Diagnosis",
     "Doctor",
     "Evidence",
+    "Examination",
     "Finding",
     "Fix",
     "Frame",
     "Severity",
     "Signal",
     "__version__",
+    "checkup",
     "wrap",
 ]
 

@@ -1,0 +1,49 @@
+"""Twelve kinds of models: no alarm on the healthy ones, the planted fault named on the broken ones."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+import nndoctor
+
+from .subjects import HEALTHY, SICK, Subject, padded_reader
+
+
+def examined(subject: Subject) -> nndoctor.Checkup:
+    return nndoctor.checkup(subject.model, subject.loss, subject.batch, subject.optimizer, seconds=60, **subject.options)
+
+
+@pytest.mark.parametrize("kind", HEALTHY)
+@pytest.mark.parametrize("seed", [0, 1])
+def test_a_healthy_model_gives_no_alarm(kind: str, seed: int) -> None:
+    torch.manual_seed(seed)
+    checkup = examined(HEALTHY[kind]())
+    assert checkup.passed, str(checkup)
+    assert not checkup.warnings, str(checkup)
+    assert not [e for e in checkup.examinations if "Error" in e.message], str(checkup)
+    assert len([e for e in checkup.examinations if e.verdict == "passed"]) >= 9, str(checkup)
+
+
+@pytest.mark.parametrize("fault", SICK)
+def test_a_planted_fault_gets_its_name_and_nothing_that_is_in_order_gets_one(fault: str) -> None:
+    torch.manual_seed(0)
+    diagnosis, make = SICK[fault]
+    checkup = examined(make())
+    assert diagnosis in checkup.diagnoses, str(checkup)
+    assert set(checkup.diagnoses) <= {diagnosis, *CONSEQUENCES.get(fault, ())}, str(checkup)
+
+
+CONSEQUENCES = {
+    "raw pixels": ("bad-initialization",),
+    "weights from a standard normal": ("learning-rate-too-high",),
+}
+"""Other names that are true of a broken model as well."""
+
+
+def test_a_masked_reader_of_padded_text_gives_no_alarm() -> None:
+    torch.manual_seed(0)
+    checkup = examined(padded_reader())
+    assert checkup["padding is masked"].verdict == "passed", str(checkup)
+    assert checkup.passed, str(checkup)
+    assert not checkup.warnings, str(checkup)
