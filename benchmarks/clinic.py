@@ -16,7 +16,7 @@ import math
 import os
 import sys
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from fnmatch import fnmatch
 from multiprocessing import get_context
@@ -107,8 +107,9 @@ def arguments() -> argparse.ArgumentParser:
 def write(cases: Sequence[Case], results: Sequence[CaseResult], seeds: Sequence[int]) -> None:
     from nndoctor.rules import load_rulesets
 
-    tally = tallied(cases, results)
-    rules = {rule.id: rule.diagnosis for rule in load_rulesets(["core"]).rules}
+    core = load_rulesets(["core"]).rules
+    rules = {rule.id: rule.diagnosis for rule in core}
+    tally = tallied(cases, results, {rule.diagnosis for rule in core if rule.category == "loop"})
     PAGE.write_text(markdown(cases, tally, rules, seeds), encoding="utf-8")
     runs = ",\n".join(json.dumps(as_json(result)) for result in results)
     EVERY_RUN.write_text(f'{{"seeds": {json.dumps(list(seeds))},\n"runs": [\n{runs}\n]}}\n', encoding="utf-8")
@@ -250,6 +251,8 @@ class Row:
     cured: Count = field(default_factory=Count)
     remedy: Count = field(default_factory=Count)
     steps: list[int] = field(default_factory=list)
+    loop_steps: list[int] = field(default_factory=list)
+    """Of ``steps``, those of diagnoses that a broken contract of the loop decides."""
     alarms: int = 0
     wrong: int = 0
 
@@ -258,16 +261,13 @@ class Row:
         """Of the runs in which it was named, those in which it was planted."""
         return Count(self.spoken.right, self.spoken.right + self.wrong)
 
-    @property
-    def steps_text(self) -> str:
-        return f"{median(self.steps):.0f}, {max(self.steps)}" if self.steps else "–"
-
 
 @dataclass
 class Tally:
     """All counts: by half (``tuned``, ``untuned``, ``all``), and per diagnosis and rule by half as well."""
 
     halves: dict[str, Row] = field(default_factory=dict)
+    contracts: Collection[str] = ()
     diagnoses: dict[str, dict[str, Row]] = field(default_factory=dict)
     rules: dict[str, dict[str, Row]] = field(default_factory=dict)
     runs: dict[str, dict[str, list[CaseResult]]] = field(default_factory=dict)
@@ -283,9 +283,13 @@ def rows(table: dict[str, dict[str, Row]], name: str, half: str) -> tuple[Row, R
     return found[half], found["all"]
 
 
-def tallied(cases: Sequence[Case], results: Sequence[CaseResult]) -> Tally:
-    """Counts every run once: in the row of its half, of its diagnosis, and of the rules that spoke or should have."""
-    tally = Tally({"tuned": Row(), "untuned": Row(), "all": Row()})
+def tallied(cases: Sequence[Case], results: Sequence[CaseResult], contracts: Collection[str] = ()) -> Tally:
+    """Counts every run once: in the row of its half, of its diagnosis, and of the rules that spoke or should have.
+
+    Args:
+        contracts: the diagnoses that a broken contract of the loop decides.
+    """
+    tally = Tally({"tuned": Row(), "untuned": Row(), "all": Row()}, contracts)
     for result in results:
         tally.runs.setdefault(result.case, {}).setdefault(result.variant, []).append(result)
     for case in cases:
@@ -314,6 +318,8 @@ def count_run(tally: Tally, half: str, case: Case, result: CaseResult) -> None:
                 row.place.add(bool(result.place_right))
             if result.steps_to_diagnosis is not None:
                 row.steps.append(result.steps_to_diagnosis)
+                if result.expected in tally.contracts:
+                    row.loop_steps.append(result.steps_to_diagnosis)
     for diagnosis in dict.fromkeys(spoken.diagnosis for spoken in wrong(result)):
         for row in rows(tally.diagnoses, diagnosis, half):
             row.wrong += 1
@@ -428,7 +434,8 @@ def headline(cases: Sequence[Case], tally: Tally) -> str:
         ("cured runs without an alarm", *(row.cured.with_percent() for row in halves)),
         ("wrong findings in all runs", *(str(row.alarms) for row in halves)),
         ("cured by the doctor's own remedy", *(row.remedy.with_percent() for row in halves)),
-        ("steps to the diagnosis: median, most", *(row.steps_text for row in halves)),
+        ("steps to the diagnosis: median, most", *(extent(row.steps) for row in halves)),
+        ("the same for broken contracts of the loop", *(extent(row.loop_steps) for row in halves)),
     ]
     return table("## In short", ("", "untuned half", "tuned half", "all"), lines)
 
@@ -446,7 +453,7 @@ def per_diagnosis(tally: Tally) -> str:
                 str(row.first),
                 str(row.among_three),
                 str(row.place),
-                row.steps_text,
+                extent(row.steps),
                 str(row.remedy),
             )
         )
@@ -519,6 +526,10 @@ def table(title: str, head: Sequence[str], lines: Iterable[Sequence[str]], note:
 
 def cells(texts: Sequence[str]) -> str:
     return "| " + " | ".join(text.replace("|", "\\|") for text in texts) + " |"
+
+
+def extent(steps: Sequence[int]) -> str:
+    return f"{median(steps):.0f}, {max(steps)}" if steps else "–"
 
 
 def percent(count: Count) -> str:

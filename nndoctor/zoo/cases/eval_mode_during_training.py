@@ -47,4 +47,5 @@ CASE = Case(
     cured=partial(train, back_to_train=True),
     remedies={"model.train()": "back_to_train"},
     source="https://github.com/joeynmt/joeynmt/issues/184",
+    onset=51,  # the second of six epochs begins
 )

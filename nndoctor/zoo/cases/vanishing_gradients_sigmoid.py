@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
 
 import torch
@@ -16,10 +15,14 @@ from nndoctor.zoo.trainer import Trained, fit
 DEPTH = 8
 
 
-def train(seed: int, attach: Attach, *, activation: Callable[[], nn.Module], steps: int = 400) -> Trained:
+def train(seed: int, attach: Attach, *, activation: str, gain: float | None = None, steps: int = 400) -> Trained:
     data = classification()
     loader = data.train_loader(seed=seed)
-    model = seeded(seed, partial(Mlp, (PIXELS, *[64] * (DEPTH - 1), CLASSES), activation))
+    model = seeded(seed, partial(Mlp, (PIXELS, *[64] * (DEPTH - 1), CLASSES), getattr(nn, activation)))
+    if gain is not None:
+        for index in range(1, DEPTH + 1):
+            layer = getattr(model, f"fc{index}")
+            nn.init.normal_(layer.weight, std=gain / layer.in_features**0.5)
     loss_fn = nn.CrossEntropyLoss()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9)
     doctor = attach(model, optimizer, loss_fn, loader=loader)
@@ -30,8 +33,9 @@ CASE = Case(
     name="vanishing-gradients",
     diagnosis="vanishing-gradients",
     description="eight-layer MLP with sigmoids instead of ReLUs",
-    sick=partial(train, activation=nn.Sigmoid),
-    cured=partial(train, activation=nn.ReLU),
+    sick=partial(train, activation="Sigmoid"),
+    cured=partial(train, activation="ReLU"),
     place=tuple(f"fc{index}" for index in range(1, DEPTH)),
+    remedies={"activation": "activation", "init_gain": "gain"},
     source="https://ai.stackexchange.com/questions/16557/what-could-be-the-problem-when-a-neural-network-with-four-hidden-layers-with-the",
 )
