@@ -98,7 +98,7 @@ def second_run(case: Case, diagnosis: Diagnosis, steps: int | None, ui: str) -> 
 
 
 def remedy(case: Case, diagnosis: Diagnosis) -> Second:
-    """What to train next: the values of the doctor's best fix where the case can take them, else its cured run."""
+    """What to train next: the values and calls of the doctor's best fix where the case can take them, else its cured run."""
     roots = diagnosis.root_causes
     fixes = [fix for finding in roots[:1] for fix in finding.fixes]
     treatment = case.treatment(fixes)
@@ -107,7 +107,7 @@ def remedy(case: Case, diagnosis: Diagnosis) -> Second:
         return Second(treated, f"the doctor's own fix: {describe_fix(fix)}")
     named = bool(roots) and roots[0].diagnosis == case.diagnosis
     if named and fixes:
-        return Second(case.train("cured"), f"the call the doctor asks for: {fixes[0].title}")
+        return Second(case.train("cured"), f"what the doctor asks for, done by hand: {fixes[0].title}")
     return Second(case.train("cured"), "the planted mistake mended by hand; the doctor did not name it")
 
 

@@ -41,10 +41,10 @@ def test_the_doctors_own_value_is_what_the_second_run_trains_with() -> None:
     assert second.label == "the doctor's own fix: set lr=0.003"
 
 
-def test_a_fix_that_is_a_call_runs_the_cured_case_and_says_so() -> None:
-    second = remedy(CASE, named("learning-rate-too-high", Fix("Call zero_grad()")))
+def test_a_fix_that_the_case_cannot_take_runs_the_cured_case_and_says_so() -> None:
+    second = remedy(CASE, named("learning-rate-too-high", Fix("Call zero_grad()", call="optimizer.zero_grad()")))
     assert second.train(0, alone).losses == (0.01,)
-    assert second.label == "the call the doctor asks for: Call zero_grad()"
+    assert second.label == "what the doctor asks for, done by hand: Call zero_grad()"
 
 
 def test_a_second_best_fix_with_a_value_is_better_than_none() -> None:
@@ -78,8 +78,8 @@ def test_a_case_is_trained_twice_and_ends_in_one_report_and_the_verdict(
     printed = capsys.readouterr()
     assert printed.out.splitlines()[0] == f"report: {out}"
     assert "missing-zero-grad" in printed.out.splitlines()[-1]
-    assert "the call the doctor asks for" in printed.err
-    assert "the call the doctor asks for" in out.read_text(encoding="utf-8")
+    assert "the doctor's own fix: call optimizer.zero_grad() before loss.backward()" in printed.err
+    assert "call optimizer.zero_grad() before loss.backward()" in out.read_text(encoding="utf-8")
     assert len(list((tmp_path / ".nndoctor" / "runs").iterdir())) == 2
 
 
