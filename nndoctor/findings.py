@@ -12,6 +12,9 @@ from typing import Any, Literal, TypeAlias
 
 Confidence: TypeAlias = Literal["high", "medium", "low"]
 Safety: TypeAlias = Literal["safe", "unsafe", "manual"]
+Kind: TypeAlias = Literal["contract", "statistic", "symptom", "advice"]
+"""What a rule goes by: a broken promise of the training loop, a statistic with an outcome; or what it tells: a symptom
+that normally has a deeper cause, advice."""
 State: TypeAlias = Literal["pending", "firing", "clearing", "cleared"]
 
 
@@ -95,6 +98,10 @@ class Finding:
         fixes: best first; empty for a symptom, whose cause carries the fix.
         explained_by: id of the rule that is its root cause, None where this is the root cause.
         suppressed: the reason given for silencing it, None where it speaks.
+        kind: what the rule goes by.
+        against: what speaks against it, a sentence each; each lowers the confidence by one degree.
+        ruled_out: diagnoses that could have explained it, were examined and did not hold.
+        not_ruled_out: those that could not be examined.
     """
 
     rule: str
@@ -110,6 +117,10 @@ class Finding:
     fixes: tuple[Fix, ...] = ()
     explained_by: str | None = None
     suppressed: str | None = None
+    kind: Kind = "statistic"
+    against: tuple[str, ...] = ()
+    ruled_out: tuple[str, ...] = ()
+    not_ruled_out: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         data = asdict(self)
@@ -120,7 +131,8 @@ class Finding:
     def from_dict(data: Mapping[str, Any]) -> Finding:
         plain = dict(data)
         plain["severity"] = Severity.parse(data["severity"])
-        plain["targets"] = tuple(data.get("targets", ()))
+        for name in ("targets", "against", "ruled_out", "not_ruled_out"):
+            plain[name] = tuple(data.get(name, ()))
         plain["evidence"] = tuple(
             Evidence(**{**e, "steps": tuple(e.get("steps", ())), "values": tuple(e.get("values", ()))})
             for e in data.get("evidence", ())
@@ -201,7 +213,11 @@ class Diagnosis:
 
 
 def ordered(findings: Sequence[Finding]) -> tuple[Finding, ...]:
-    """Root causes first, the worst and earliest of them first; then symptoms in the same order."""
+    """Root causes first, then symptoms, each in the order in which they deserve to be looked at.
+
+    A broken promise of the loop that harms the training comes before every statistic, whose numbers it makes
+    unreliable; then the impact on the outcome (severity), the confidence, and which was first.
+    """
     confidence_rank = {"high": 0, "medium": 1, "low": 2}
     return tuple(
         sorted(
@@ -209,6 +225,7 @@ def ordered(findings: Sequence[Finding]) -> tuple[Finding, ...]:
             key=lambda f: (
                 f.suppressed is not None,
                 f.explained_by is not None,
+                not (f.kind == "contract" and f.severity >= Severity.ERROR),
                 -f.severity,
                 confidence_rank[f.confidence],
                 f.first_step,

@@ -98,6 +98,7 @@ def _page(docs: RuleDocs, rule: Rule, record: Sequence[str]) -> Iterator[str]:
     yield from _list("In the clinic (docs/clinic.md)", record)
     options = [f"{name} = {value:g}" for name, value in rule.params.items()]
     yield from _list("Options, to be changed by an override", options)
+    yield from _section("To silence it, in a ruleset of your own", f'overrides: [{{rules: [{docs.id}], suppress: true, reason: "..."}}]')
     yield from _list("Explains", docs.explains)
     yield from _list("Explained by", docs.explained_by)
     yield from _list("References", docs.references)

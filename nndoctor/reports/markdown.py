@@ -83,6 +83,8 @@ def _cause(item: Case) -> Iterator[str]:
             for e in told_first(finding.evidence)
         ]
         yield from _table(("signal", "where", "value", "limit"), rows)
+    for reason in finding.against:
+        yield from ("", f"Against it: {escaped(reason)}")
     for position, remedy in enumerate(item.remedies):
         yield from ("", f"{'Alternative' if position else 'Fix'}: {escaped(remedy.title)} ({remedy.confidence} confidence)")
         if remedy.changes:
@@ -96,6 +98,9 @@ def _cause(item: Case) -> Iterator[str]:
         yield from ("", "Explains: " + ", ".join(code(symptom.rule) for symptom in item.symptoms))
     if item.docs is not None and item.docs.confirm:
         yield from ("", f"How to confirm: {escaped(item.docs.confirm)}")
+    for label, causes in item.others:
+        yield from ("", f"{label[:1].upper()}{label[1:]}: {escaped(causes)}")
+    yield from ("", f"To silence it: {code(item.silence)}")
 
 
 def _row(view: RunView, finding: Finding) -> tuple[str, ...]:

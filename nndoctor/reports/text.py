@@ -53,6 +53,8 @@ def _cause(item: Case, position: int) -> Iterator[str]:
         place = f" at {evidence.target}" if evidence.target else ""
         value, when = telling(evidence)
         yield from _wrapped(f"evidence: {evidence.signal}{place} = {value}{limit}{' ' * bool(when)}{when}", "   ", "     ")
+    for reason in finding.against:
+        yield from _wrapped(f"against it: {reason}", "   ", "     ")
     for position, remedy in enumerate(item.remedies):
         changes = ", ".join(f"{c.setting}: {c.before + ' -> ' if c.before else ''}{c.after}" for c in remedy.changes)
         yield from _wrapped(f"{'alternative' if position else 'fix'}: {remedy.title}{': ' + changes if changes else ''} ({remedy.confidence} confidence)", "   ", "     ")
@@ -60,6 +62,9 @@ def _cause(item: Case, position: int) -> Iterator[str]:
         yield from _wrapped("explains: " + ", ".join(symptom.rule for symptom in item.symptoms), "   ", "     ")
     if item.docs is not None and item.docs.confirm:
         yield from _wrapped(f"confirm: {item.docs.confirm}", "   ", "     ")
+    for label, causes in item.others:
+        yield from _wrapped(f"{label}: {causes}", "   ", "     ")
+    yield from _wrapped(f"to silence it: {item.silence}", "   ", "     ")
 
 
 def _other(view: RunView, finding: Finding) -> str:

@@ -14,7 +14,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nndoctor.findings import Diagnosis, Finding, Fix, NotExamined, ProbeFailure, State, ordered, with_places
+from nndoctor.findings import (
+    Confidence,
+    Diagnosis,
+    Finding,
+    Fix,
+    NotExamined,
+    ProbeFailure,
+    State,
+    ordered,
+    with_places,
+)
 from nndoctor.history import History
 from nndoctor.rules.baselines import baselines_of
 from nndoctor.rules.evaluation import Cell, Graph, Source, depth_order, matching
@@ -67,6 +77,7 @@ class Judge:
         self._clock = _Clock(self.history, planned_steps)
         for name, expression in records.items():
             self._graph.keep(name, expression)
+        self._explained_by = {rule.id: rule.docs.explained_by for rule in ruleset.rules if rule.disabled is None}
         self._judged = 0
         self._names: frozenset[str] = frozenset()
         self._watches = tuple(_Watch(rule, self._graph, self._clock) for rule in ruleset.rules if rule.disabled is None)
@@ -125,7 +136,26 @@ class Judge:
         """Everything that fires or has fired: root causes first, what explains each symptom set."""
         found = [finding for watch in self._watches if (finding := watch.finding()) is not None]
         explain = explained(found, self.ruleset.explain, self.targets, self._clock.steps)
-        return ordered([replace(f, explained_by=explain[f.rule], fixes=()) if f.rule in explain else f for f in found])
+        return ordered(
+            [
+                replace(f, explained_by=explain[f.rule], fixes=()) if f.rule in explain else self._against_others(f, found)
+                for f in found
+            ]
+        )
+
+    def _against_others(self, finding: Finding, found: Sequence[Finding]) -> Finding:
+        """The finding with the other explanations that there could have been, ruled out or not."""
+        watches = {watch.rule.id: watch for watch in self._watches}
+        there = {f.diagnosis for f in found}
+        ruled_out: dict[str, None] = {}
+        unknown: dict[str, None] = {}
+        for id in self._explained_by.get(finding.rule, ()):
+            watch = watches.get(id)
+            if watch is None or watch.rule.diagnosis in there:
+                continue
+            (ruled_out if watch.examined else unknown)[watch.rule.diagnosis] = None
+        open_ = tuple(diagnosis for diagnosis in unknown if diagnosis not in ruled_out)
+        return replace(finding, ruled_out=tuple(ruled_out), not_ruled_out=open_)
 
     def not_examined(self) -> tuple[NotExamined, ...]:
         """The rules that could not be judged so far, and why."""
@@ -226,6 +256,8 @@ class _Watch:
 
     def _asked(self) -> list[Expression]:
         asked = [*self.rule.message.expressions()]
+        for condition, reason in self.rule.against:
+            asked += [condition, *reason.expressions()]
         for fix in self.rule.fixes:
             asked += [*fix.title.expressions(), *(v for v in fix.set.values() if isinstance(v, Expression))]
         return asked
@@ -400,11 +432,16 @@ class _Watch:
 
         old = before.evidence if before is not None else ()
         evidence = testimony(self._witnesses, lambda w: w.testify(axis, indices, names, first_step, step, old))
+        against = tuple(
+            reason.fill(value, targets)
+            for condition, reason in rule.against
+            if _at(self._cell(condition), axis, indices) == 1.0
+        )
         return Finding(
             rule=rule.id,
             diagnosis=rule.diagnosis,
             severity=rule.severity,
-            confidence=rule.confidence,
+            confidence=_lowered(rule.confidence, len(against)),
             targets=targets,
             first_step=first_step,
             last_step=step,
@@ -412,6 +449,8 @@ class _Watch:
             message=rule.message.fill(value, targets),
             evidence=evidence,
             fixes=tuple(self._fix(index, axis, indices, targets) for index in range(len(rule.fixes))),
+            kind=rule.kind,
+            against=against,
         )
 
     def _located(self) -> tuple[Axis, tuple[int, ...]]:
@@ -482,8 +521,14 @@ def _at(cell: Cell, axis: Axis, indices: tuple[int, ...]) -> float:
     return UNKNOWN
 
 
+def _lowered(confidence: Confidence, degrees: int) -> Confidence:
+    """One degree less for each thing that speaks against."""
+    scale: tuple[Confidence, ...] = ("high", "medium", "low")
+    return scale[min(len(scale) - 1, scale.index(confidence) + degrees)]
+
+
 def _essence(finding: Finding) -> tuple[Any, ...]:
-    return (finding.state, finding.targets, finding.first_step, [(f.title, dict(f.set), f.call) for f in finding.fixes])
+    return (finding.state, finding.targets, finding.first_step, [(f.title, dict(f.set), f.call) for f in finding.fixes], finding.against)
 
 
 def _grown(array: Any, size: int, fill: Any) -> Any:

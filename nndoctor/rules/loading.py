@@ -407,6 +407,7 @@ class _Loader:
         message = self._message(draft, names, axes)
         evidence = self._evidence(draft, names)
         fixes = self._fixes(draft, names, axes)
+        against = self._against(draft, names, scope, axes)
         when = conditions["when"]
         if len(self.problems) > before or when is None:
             return None
@@ -418,8 +419,8 @@ class _Loader:
             scope=scope, when=when, clear_when=conditions["clear_when"], where=where,
             hold=draft.value("for_", zero), keep=draft.value("keep", zero), warmup=draft.value("warmup", zero),
             every=draft.value("every", ONE_STEP), on_missing=draft.value("on_missing", "skip"),
-            message=message, evidence=evidence, fixes=fixes, params=draft.value("params", {}), docs=docs,
-            category=draft.value("category", ""), stability=draft.value("stability", "stable"),
+            message=message, evidence=evidence, fixes=fixes, against=against, params=draft.value("params", {}), docs=docs,
+            category=draft.value("category", ""), kind=draft.value("kind", "statistic"), stability=draft.value("stability", "stable"),
             excluded=tuple(draft.excluded), silences=tuple(draft.silences), disabled=draft.disabled,
             source=draft.source(),
             texts={n: draft.value(n) for n in ("when", "clear_when", "where", "message") if n in draft.fields},
@@ -488,6 +489,20 @@ class _Loader:
                 found.append((text, expression))
         return tuple(found)
 
+    def _against(
+        self, draft: _Draft, names: Names, scope: Axis, axes: Sequence[Axis]
+    ) -> tuple[tuple[Expression, Template], ...]:
+        at = draft.fields.get("against")
+        found = []
+        for index, model in enumerate(at.value if at is not None else ()):
+            assert at is not None
+            node = at.node.children.get(index, at.node)
+            condition = self._guard(at, partial(parse_condition, model.when, names, scope), node.at(["when"]))
+            message = self._guard(at, partial(parse_template, model.message, names, axes), node.at(["message"]))
+            if condition is not None and message is not None:
+                found.append((condition, message))
+        return tuple(found)
+
     def _fixes(self, draft: _Draft, names: Names, axes: Sequence[Axis]) -> tuple[FixRule, ...]:
         at = draft.fields.get("fixes")
         fixes = []
@@ -553,10 +568,18 @@ class _Loader:
                 self.problems.append(document.problem(message, node.at(["on"]), help))
 
     def _rules_called(self, name: str, document: Document, node: Node) -> tuple[str, ...]:
-        """The rule of this id, or all rules of this diagnosis."""
+        """The rule of this id, or all rules of this diagnosis, ``kind:...`` or ``category:...``."""
         name = self._renamed.get(name, name)
         if name in self._drafts:
             return (name,)
+        field, _, wanted = name.partition(":")
+        if wanted and field in ("kind", "category"):
+            usual = "statistic" if field == "kind" else ""
+            found = tuple(id for id, draft in self._drafts.items() if draft.value(field, usual) == wanted)
+            if not found:
+                known = sorted({str(draft.value(field, usual)) for draft in self._drafts.values()})
+                self.problems.append(document.problem(f"no rule has {field} '{wanted}'", node, f"there are {', '.join(known)}"))
+            return found
         found = tuple(id for id, draft in self._drafts.items() if draft.value("diagnosis", id) == name)
         if not found:
             known = [*self._drafts, *(draft.value("diagnosis", id) for id, draft in self._drafts.items())]

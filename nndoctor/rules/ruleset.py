@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-from nndoctor.findings import Confidence, RuleDocs, Safety, Severity
+from nndoctor.findings import Confidence, Kind, RuleDocs, Safety, Severity
 from nndoctor.rules.expression import Expression
 from nndoctor.rules.schema import Duration, OnMissing, Stability, TestModel
 from nndoctor.rules.template import Template
@@ -44,6 +44,7 @@ class Rule:
         when: the condition; one value for the run, or one per target of `scope`.
         clear_when: when a finding is over; where it is None, when `when` no longer holds.
         where: for a rule of the run, the targets that are to blame.
+        against: conditions that speak against the finding, and how to say so.
         hold: how long `when` must hold before the rule fires (``for`` in the file).
         keep: how long a finding stays after the condition is over.
         excluded: patterns of targets that the rule does not judge.
@@ -69,9 +70,11 @@ class Rule:
     message: Template = NO_MESSAGE
     evidence: tuple[tuple[str, Expression], ...] = ()
     fixes: tuple[FixRule, ...] = ()
+    against: tuple[tuple[Expression, Template], ...] = ()
     params: Mapping[str, float] = field(default_factory=dict)
     docs: RuleDocs = NO_DOCS
     category: str = ""
+    kind: Kind = "statistic"
     stability: Stability = "stable"
     excluded: tuple[str, ...] = ()
     silences: tuple[Silence, ...] = ()

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, WithJsonSchema
 
-from nndoctor.findings import Confidence, Safety
+from nndoctor.findings import Confidence, Kind, Safety
 from nndoctor.rules.problems import Problem, did_you_mean
 from nndoctor.rules.yaml import Document
 from nndoctor.signals import Axis, Catalogue
@@ -110,6 +110,13 @@ class FixModel(Model):
     """Where it belongs, seen from a call that the loop makes: ``before backward``, ``after step``."""
 
 
+class AgainstModel(Model):
+    """What speaks against the finding, though its condition holds: it is told, and lowers the confidence."""
+
+    when: Formula
+    message: Annotated[str, Field(min_length=3)]
+
+
 class DocsModel(Model):
     """What `nndoctor explain` and the report say about the rule."""
 
@@ -137,7 +144,9 @@ class RuleModel(TimingModel):
     id: Identifier
     title: str | None = None
     diagnosis: Identifier | None = None
-    category: str | None = None
+    category: Identifier | None = None
+    kind: Kind | None = None
+    """A broken promise of the loop, a statistic with an outcome, a symptom that normally has a cause, or advice."""
     severity: SeverityName | None = None
     confidence: Confidence | None = None
     scope: Axis | None = None
@@ -148,6 +157,7 @@ class RuleModel(TimingModel):
     evidence: Texts | None = None
     message: str | None = None
     fixes: list[FixModel] | None = None
+    against: list[AgainstModel] | None = None
     docs: DocsModel | None = None
     enabled: bool | None = None
     stability: Stability | None = None
@@ -293,7 +303,7 @@ def json_schema(catalogue: Catalogue) -> dict[str, Any]:
 
 _MODELS: dict[str, type[Model]] = {
     "rules": RuleModel, "explain": ExplainModel, "overrides": OverrideModel, "tests": TestModel,
-    "fixes": FixModel, "docs": DocsModel, "defaults": TimingModel, "expect": ExpectModel,
+    "fixes": FixModel, "against": AgainstModel, "docs": DocsModel, "defaults": TimingModel, "expect": ExpectModel,
 }  # fmt: skip
 
 

@@ -65,6 +65,10 @@ class Case:
     symptoms: tuple[Finding, ...]
     symptom_targets: int
     docs: RuleDocs | None
+    others: tuple[tuple[str, str], ...]
+    """Other explanations there could have been: ``ruled out`` and ``not ruled out``, with their names."""
+    silence: str
+    """The override that acknowledges the finding, for a ruleset of one's own."""
 
 
 def case(view: RunView, finding: Finding) -> Case:
@@ -81,7 +85,25 @@ def case(view: RunView, finding: Finding) -> Case:
         symptoms=symptoms,
         symptom_targets=len({target for symptom in symptoms for target in symptom.targets}),
         docs=view.rule_docs.get(finding.rule),
+        others=tuple(
+            (label, _some(causes))
+            for label, causes in (("ruled out", finding.ruled_out), ("not ruled out", finding.not_ruled_out))
+            if causes
+        ),
+        silence=silence(finding),
     )
+
+
+def silence(finding: Finding) -> str:
+    """One line of YAML for ``overrides:`` that acknowledges the finding, where it is."""
+    named = [name for name in finding.targets[:3] if len(finding.targets) <= 3]
+    where = f", layers: {named}".replace("'", '"') if named else ""
+    return f'{{rules: [{finding.rule}]{where}, suppress: true, reason: "..."}}'
+
+
+def _some(names: Sequence[str], shown: int = 8) -> str:
+    rest = len(names) - shown
+    return ", ".join(names[:shown]) + (f" and {rest} more" if rest > 0 else "")
 
 
 def sentence(finding: Finding) -> str:
