@@ -238,7 +238,7 @@ class Doctor:
         self._quiet = False
         self._notes = Notes()
 
-        ruleset = load_rulesets(options.rules, CATALOGUE)
+        ruleset = load_rulesets(options.rules, CATALOGUE).for_judging()
         started = time.time()
         self.run_dir = options.run_dir if options.run_dir is not None else new_run_folder(self.name, started)
         self._contracts = LoopContracts()

@@ -10,6 +10,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import pairwise
+from statistics import median
 from typing import Any
 
 import numpy as np
@@ -293,7 +294,7 @@ def _loss(history: History) -> Curve | None:
     remark, alarming = "", False
     if values.size >= 8:
         quarter = values.size // 4
-        before, after = float(np.median(values[:quarter])), float(np.median(values[-quarter:]))
+        before, after = median(values[:quarter].tolist()), median(values[-quarter:].tolist())
         if before:
             change = (after - before) / abs(before)
             remark, alarming = f"{change:+.0%}/{steps[-1] - steps[0]} steps", change > 0.2
@@ -318,7 +319,7 @@ def _gradient(history: History) -> Curve | None:
     if not values.size and not broken:
         return None
     remark, alarming = "", False
-    usual = float(np.median(values)) if values.size >= 8 else 0.0
+    usual = median(values.tolist()) if values.size >= 8 else 0.0
     if usual > 0:
         times = float(values[-1]) / usual
         remark, alarming = f"{times:.2g}x median" if times < 10 else f"{times:.0f}x median", times > 10

@@ -359,7 +359,7 @@ class _Initial(_Feed):
         full = (self._have == wanted) & (before < wanted)
         if full.any():
             self._value = self._value.copy()
-            self._value[full] = np.median(self._first[full], axis=1)
+            self._value[full] = functions.median_of_rows(self._first[full])
             self._done = bool((self._have == wanted).all())
             self.source.stamp = now
 

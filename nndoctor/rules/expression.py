@@ -14,6 +14,7 @@ import re
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from hashlib import blake2b
 from typing import Literal, TypeAlias
 
 from nndoctor.rules import functions
@@ -568,6 +569,11 @@ def _number(value: float, node: ast.expr, condition: bool = False) -> Expression
     )
 
 
+def _digest(text: str) -> str:
+    """A short name for a long one: written out, the names of nested expressions grow with the square of their size."""
+    return blake2b(text.encode(), digest_size=12).hexdigest()
+
+
 def _make(
     operation: Operation,
     name: str,
@@ -586,5 +592,5 @@ def _make(
     extra = f";{number!r};{fraction!r}" if operation in ("window", "initial", "held", "over") else ""
     return Expression(
         operation, name, arguments, axis, condition, number, fraction,
-        key=f"{operation}:{name}({inner}{extra})", span=_span(node), size=size,
+        key=_digest(f"{operation}:{name}({inner}{extra})"), span=_span(node), size=size,
     )  # fmt: skip

@@ -211,6 +211,14 @@ SCALARS: dict[str, tuple[int, Callable[..., Any]]] = {
 # --- over time ------------------------------------------------------------------------------------
 
 
+def median_of_rows(rows: Array) -> Array:
+    """Median of each row of known values, (rows,); np.median would bring numpy's masked arrays into memory."""
+    ordered = np.sort(rows, axis=1)
+    middle = rows.shape[1] // 2
+    result: Array = ordered[:, middle] if rows.shape[1] % 2 else (ordered[:, middle - 1] + ordered[:, middle]) / 2
+    return result
+
+
 def windowed(name: str, series: Series, steps: int, fraction: float = 0.5) -> Array:
     """A rolling statistic over the last `steps` steps up to the newest sample, one value per target.
 

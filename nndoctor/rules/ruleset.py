@@ -149,6 +149,14 @@ class Ruleset:
         )
         return replace(self, rules=kept, explain=tuple(link for link in links if link.causes and link.symptoms))
 
+    def for_judging(self) -> Ruleset:
+        """The same rules without what only people read: documentation, tests, where each field was written."""
+        rules = tuple(
+            replace(rule, docs=RuleDocs(rule.id, rule.diagnosis, rule.title, explained_by=rule.docs.explained_by), origins={})
+            for rule in self.rules
+        )
+        return replace(self, rules=rules, tests=())
+
     def docs(self) -> Mapping[str, RuleDocs]:
         """What each rule's author wrote for people, by id of the rule."""
         return {rule.id: rule.docs for rule in self.rules}
