@@ -70,6 +70,7 @@ class AutoAttach:
         self._validation: list[tuple[torch.Tensor, torch.Tensor | None]] = []
         self._scaled: tuple[object, object] | None = None
         self._tries = 0
+        self._states: list[tuple[nn.Module, Sequence[str], Sequence[str]]] = []
 
     def install(self) -> None:
         """Start to look; nothing of the user's is touched yet."""
@@ -179,6 +180,9 @@ class AutoAttach:
             loader=self._loader,
             **self._options,
         )
+        for state in self._states:
+            self.doctor.state_loaded(*state)
+        self._states.clear()
         strangers = len(self._optimizers) - len(optimizers)
         if strangers:
             self._said(f"{strangers} optimizer(s) hold parameters of no module that was called before the first backward")
@@ -209,6 +213,11 @@ class AutoAttach:
     def loss_scaled(self, loss: object, scaled: object) -> None:
         if self.doctor is None:
             self._scaled = (loss, scaled)
+
+    def state_loaded(self, module: nn.Module, missing: Sequence[str], unexpected: Sequence[str]) -> None:
+        """Keep what a checkpoint left out for the doctor that is to come."""
+        if self.doctor is None and len(self._states) < 16:
+            self._states.append((module, missing, unexpected))
 
     def observer_failed(self, event: str, error: Exception) -> None:
         """The search failed: give up looking, say so, leave the script alone."""

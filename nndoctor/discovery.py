@@ -208,6 +208,28 @@ class ModelIndex:
         return False
 
 
+def twins(index: ModelIndex) -> tuple[tuple[nn.Module, nn.Module], ...]:
+    """Pairs (frozen, trained) of whole networks built alike: teachers, target and momentum networks beside the trained one.
+
+    Looked for among the models of the run and their direct parts; repeated blocks deeper inside are built alike as well.
+    """
+    parts = [part for root in index.roots.values() for part in (unwrap(root), *unwrap(root).children())]
+    alike: dict[tuple[object, ...], list[nn.Module]] = {}
+    for part in parts:
+        shapes = tuple(tuple(param.shape) for param in part.parameters())
+        if sum(1 for module in part.modules() if next(module.parameters(recurse=False), None) is not None) > 1:
+            alike.setdefault((type(part), shapes), []).append(part)
+    return tuple(
+        (frozen, trained)
+        for group in alike.values()
+        for frozen in group
+        for trained in group
+        if frozen is not trained
+        and not any(param.requires_grad for param in frozen.parameters())
+        and any(param.requires_grad for param in trained.parameters())
+    )
+
+
 def optimizers_by_name(optimizers: object) -> dict[str, torch.optim.Optimizer]:
     """One optimizer, a list or a dict of them (or of wrappers) by name.
 

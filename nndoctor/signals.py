@@ -310,13 +310,22 @@ _TIME = _signals(
 
 _IDENTITY = _signals(
     "run",
+    ("checkpoint.missing", "count", "Parameters of the run that the last loaded checkpoint did not fill."),
+    ("checkpoint.unexpected", "count", "Names in that checkpoint which the module does not have."),
+    ("checkpoint.renamed", "count", "Parameters it did not fill although it holds their names behind a prefix too many or too few."),
+    ("checkpoint.loaded", "count", "Parameters of the run that it did fill."),
+    ("graph.retained_losses", "count", "Losses of at least two steps ago whose autograd graph is still held (up to 64)."),
+    ("graph.retained_outputs", "count", "Outputs of the model from at least two steps ago whose autograd graph is still held (up to 64)."),
     ("optimizer.tensors", "count", "Tensors that the optimizers hold."),
     ("optimizer.stale_tensors", "count", "Of these, tensors that neither the model owns nor the loss reaches, while the loss reaches tensors that no optimizer holds."),
 ) + _signals(
     "param",
+    ("param.not_loaded", "0 or 1", "1 if the last checkpoint loaded into the module held nothing under this name; absent without a checkpoint."),
+    ("param.odd_start", "0 or 1", "1 if a weight starts as torch's defaults leave it while most of its counterparts in other blocks had been trained before."),
     ("param.replaced", "0 or 1", "1 if the model no longer owns the tensor that had this name when the doctor was attached."),
 ) + _signals(
     "layer",
+    ("norm.frozen_updating", "0 or 1", "1 if a normalisation layer with learnt statistics, all of whose parameters are frozen, wrote its running statistics in this training step."),
     ("layer.unregistered", "0 or 1", "1 for a module in a plain list, dict or attribute whose tensors the loss reaches; absent otherwise."),
     ("layer.unregistered_held", "0 or 1", "1 if an optimizer holds the tensors of such a module all the same."),
 )

@@ -4,12 +4,18 @@ from __future__ import annotations
 
 from nndoctor.probes.attention import AttentionProbe
 from nndoctor.probes.base import Probe
+from nndoctor.probes.checkpoint import CheckpointProbe
+from nndoctor.probes.frozen_norms import FrozenNormProbe
 from nndoctor.probes.ownership import OwnershipProbe
+from nndoctor.probes.retention import RetentionProbe
 
 
 def further_probes() -> list[Probe]:
     """Probes that need nothing from the doctor but its events, in the order in which they are told."""
     return [
         OwnershipProbe(),
+        FrozenNormProbe(),
+        CheckpointProbe(),
+        RetentionProbe(),
         AttentionProbe(),
     ]
