@@ -45,6 +45,7 @@ class CheckpointProbe:
 
     name = "checkpoint"
     tier = CONTRACT
+    sleeps = True
     signals = ("checkpoint.missing", "checkpoint.unexpected", "checkpoint.renamed", "checkpoint.loaded", "param.not_loaded", "param.odd_start")
 
     def __init__(self) -> None:

@@ -96,6 +96,7 @@ class RetentionProbe:
 
     name = "retention"
     tier = CONTRACT
+    sleeps = True
     signals = ("graph.retained_losses", "graph.retained_outputs")
 
     def __init__(self) -> None:
@@ -113,7 +114,7 @@ class RetentionProbe:
         self._outputs.clear()
 
     def begin_step(self, step: int, sampled: bool) -> None:
-        """Steps are counted by ``stepped``, which is heard on every one of them."""
+        """Steps are counted by ``stepped``; of those in between that are not sampled nothing is marked."""
 
     def forward_ended(self, root: object, output: object) -> None:
         """Note the outputs of a pass of the model."""
