@@ -347,6 +347,16 @@ _ATTENTION = _signals(
     ("input.streams", "count", "Inputs of the model that its attention may look at: one for a decoder, two for encoder and decoder."),
 )
 
+BURDA = "Burda et al. 2016, Importance weighted autoencoders, section 5.2, https://arxiv.org/abs/1509.00519"
+
+_LATENT = _signals(
+    "run",
+    ("latent.divergence", "nats", "Divergence of a variational autoencoder's code from a standard normal, summed over units, mean over the batch: sum(mu^2 + s^2 - 1 - ln s^2) / 2."),
+    ("latent.units", "count", "Units of that code."),
+    ("latent.active_fraction", "fraction", "Share of its units whose mean varies over the batch by more than 0.01 (variance).", BURDA),
+    ("latent.averaged_over", "count", "Elements per sample over which the reconstruction error beside it is averaged; absent where it is summed."),
+)
+
 CATALOGUE = Catalogue((
     *_LOSS,
     *_RATE,
@@ -355,6 +365,7 @@ CATALOGUE = Catalogue((
     *_ADAM,
     *_ACTIVATIONS,
     *_ATTENTION,
+    *_LATENT,
     *_DATA,
     *_LOOP,
     *_TIME,

@@ -6,6 +6,7 @@ from nndoctor.probes.attention import AttentionProbe
 from nndoctor.probes.base import Probe
 from nndoctor.probes.checkpoint import CheckpointProbe
 from nndoctor.probes.frozen_norms import FrozenNormProbe
+from nndoctor.probes.latent import LatentProbe
 from nndoctor.probes.ownership import OwnershipProbe
 from nndoctor.probes.retention import RetentionProbe
 
@@ -18,4 +19,5 @@ def further_probes() -> list[Probe]:
         CheckpointProbe(),
         RetentionProbe(),
         AttentionProbe(),
+        LatentProbe(),
     ]
