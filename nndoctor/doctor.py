@@ -69,6 +69,9 @@ BATCH_SECONDS = 0.25
 MEMORY_SECONDS = 1.0
 """Seconds between two looks at the memory of the process; opening the file costs a tenth of a millisecond."""
 
+SKIPS_PER_FRAME = 10
+"""Steps that a gradient scaler skipped in a row after which a frame is closed: a run that never steps is judged too."""
+
 OBSERVED_NAMES = {"val_loss": "val.loss", "accuracy": "val.accuracy", "val_accuracy": "val.accuracy", "val_acc": "val.accuracy"}
 
 LossFunction: TypeAlias = Callable[..., torch.Tensor] | nn.Module
@@ -337,7 +340,8 @@ class Doctor:
         """Let go of the training: no hook, attribute or thread of the doctor remains. Safe to call twice."""
         if self.closed or os.getpid() != self._process:
             return
-        if self._window.stepped:
+        # A scaler that refuses a call ends the loop before the step that would have told it.
+        if self._window.stepped or any(getattr(probe, "news", False) for probe in self._contract_probes):
             self._guard("closing", self._close_frame)
         self._flush()
         self.closed = True
@@ -646,6 +650,9 @@ class Doctor:
         self._places.saw("clip")
         self._tell("clipped", total_norm, max_norm)
 
+    def clipping(self, parameters: object) -> None:
+        self._tell("clipping", parameters)
+
     def loss_scaled(self, loss: object, scaled: object) -> None:
         if isinstance(loss, torch.Tensor) and isinstance(scaled, torch.Tensor) and loss.numel() == 1:
             self._scaled = (id(scaled), _at_once(loss))
@@ -670,6 +677,12 @@ class Doctor:
     def batch_planned(self, sampler: object, indices: Sequence[object]) -> None:
         self._tell("batch_planned", sampler, indices)
 
+    def scaler_stepping(self, scaler: object, optimizer: object) -> None:
+        self._tell("scaler_stepping", scaler, optimizer)
+
+    def scaler_refused(self, optimizer: object, call: str) -> None:
+        self._tell("scaler_refused", optimizer, call)
+
     def scaler_stepped(self, optimizer: object) -> None:
         """The scaler's step returned; if our hook did not run meanwhile, it skipped the optimizer."""
         self._tell("scaler_stepped", optimizer)
@@ -681,6 +694,8 @@ class Doctor:
             self._window.skipped += 1
             self._skipped_total += 1
             self._window.losses.clear()
+            if self._window.skipped % SKIPS_PER_FRAME == 0:
+                self._close_frame()
 
     def loader_started(self, loader: object) -> None:
         self._loader.started(loader)

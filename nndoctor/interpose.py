@@ -12,6 +12,7 @@ from __future__ import annotations
 import functools
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from time import perf_counter
 from typing import Any, Protocol
 from weakref import WeakKeyDictionary
@@ -32,11 +33,17 @@ class Observer(Protocol):
 
     def clipped(self, total_norm: object, max_norm: object) -> None: ...
 
+    def clipping(self, parameters: object) -> None: ...
+
     def loss_scaled(self, loss: object, scaled: object) -> None: ...
 
     def gradients_unscaled(self, scaler: object, optimizer: object) -> None: ...
 
+    def scaler_stepping(self, scaler: object, optimizer: object) -> None: ...
+
     def scaler_stepped(self, optimizer: object) -> None: ...
+
+    def scaler_refused(self, optimizer: object, call: str) -> None: ...
 
     def scaler_updated(self, scaler: object) -> None: ...
 
@@ -169,6 +176,7 @@ class Interposer:
     def _wrap_clip(self, original: Callable[..., Any]) -> Callable[..., Any]:
         def clip_grads_with_norm(parameters: Any, max_norm: Any, total_norm: Any, *args: Any, **kwargs: Any) -> Any:
             self._tell("clipped", total_norm, max_norm)
+            self._tell("clipping", parameters)
             return original(parameters, max_norm, total_norm, *args, **kwargs)
 
         return clip_grads_with_norm
@@ -183,7 +191,9 @@ class Interposer:
 
     def _wrap_scaler_step(self, original: Callable[..., Any]) -> Callable[..., Any]:
         def step(scaler: Any, optimizer: Any, *args: Any, **kwargs: Any) -> Any:
-            result = original(scaler, optimizer, *args, **kwargs)
+            self._tell("scaler_stepping", scaler, optimizer)
+            with self._refusals(optimizer, "step"):
+                result = original(scaler, optimizer, *args, **kwargs)
             self._tell("scaler_stepped", optimizer)
             return result
 
@@ -191,11 +201,22 @@ class Interposer:
 
     def _wrap_unscale(self, original: Callable[..., Any]) -> Callable[..., Any]:
         def unscale(scaler: Any, optimizer: Any, *args: Any, **kwargs: Any) -> Any:
-            result = original(scaler, optimizer, *args, **kwargs)
+            with self._refusals(optimizer, "unscale_"):
+                result = original(scaler, optimizer, *args, **kwargs)
             self._tell("gradients_unscaled", scaler, optimizer)
             return result
 
         return unscale
+
+    @contextmanager
+    def _refusals(self, optimizer: object, call: str) -> Iterator[None]:
+        """Tell that the scaler refused a second call in one iteration; the error goes on to the caller."""
+        try:
+            yield
+        except RuntimeError as error:
+            if "update()" in str(error) or "after step()" in str(error):
+                self._tell("scaler_refused", optimizer, call)
+            raise
 
     def _wrap_scaler_update(self, original: Callable[..., Any]) -> Callable[..., Any]:
         def update(scaler: Any, *args: Any, **kwargs: Any) -> Any:

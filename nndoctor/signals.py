@@ -293,6 +293,27 @@ _LOOP = _signals(
     ("step.skipped_total", "count", "Steps that the gradient scaler has skipped so far."),
 )
 
+AMP_EXAMPLES = "PyTorch notes, Automatic mixed precision examples"
+
+_SCALING = _signals(
+    "run",
+    ("amp.half", "0 or 1", "1 if the forward pass ran under float16 autocast."),
+    ("amp.scaler", "0 or 1", "1 if a gradient scaler is in use, 0 if the only ones that were used are disabled."),
+    ("amp.scale", "1", "Loss scale: scaled loss over loss."),
+    ("amp.clipped_scaled", "0 or 1", "1 if gradients were clipped while they carried the loss scale and were unscaled only afterwards.", AMP_EXAMPLES),
+    ("amp.stepped_scaled", "0 or 1", "1 if an optimizer stepped on gradients that still carried the loss scale.", AMP_EXAMPLES),
+    ("amp.never_scaled", "0 or 1", "1 if gradients were divided by a loss scale that their loss had never been multiplied by."),
+    ("amp.updated_early", "0 or 1", "1 if scaler.update() ran between unscale_ and step, so that step divided a second time."),
+    ("amp.unscaled_early", "0 or 1", "1 if a scaled backward added to gradients that had been unscaled already."),
+    ("amp.refused_step", "0 or 1", "1 if the scaler refused step() because update() had not run since the last one."),
+    ("amp.refused_unscale", "0 or 1", "1 if the scaler refused a second unscale_() in one iteration."),
+    ("amp.fresh_scalers", "count", "Steps in a row that each used a scaler never seen before."),
+    ("amp.skips_in_row", "count", "Steps that the scaler has skipped in a row."),
+    ("schedule.before_first_step", "0 or 1", "1 if a learning rate schedule was advanced once before the optimizer's first step."),
+    ("schedule.before_step", "count", "Steps in a row between whose backward and update a learning rate schedule was advanced."),
+    ("amp.skip_fraction", "fraction", "Share of the last 100 calls of scaler.step that skipped."),
+)
+
 _TIME = _signals(
     "run",
     ("step.time", "s", "Wall time from the end of the previous step to the end of this one."),
@@ -370,5 +391,6 @@ CATALOGUE = Catalogue((
     *_LOOP,
     *_TIME,
     *_IDENTITY,
+    *_SCALING,
 ))
 """Every signal that the built-in probes measure."""

@@ -9,6 +9,8 @@ from nndoctor.probes.frozen_norms import FrozenNormProbe
 from nndoctor.probes.latent import LatentProbe
 from nndoctor.probes.ownership import OwnershipProbe
 from nndoctor.probes.retention import RetentionProbe
+from nndoctor.probes.scaling import ScalingProbe
+from nndoctor.probes.schedule import ScheduleProbe
 
 
 def further_probes() -> list[Probe]:
@@ -20,4 +22,6 @@ def further_probes() -> list[Probe]:
         RetentionProbe(),
         AttentionProbe(),
         LatentProbe(),
+        ScalingProbe(),
+        ScheduleProbe(),
     ]

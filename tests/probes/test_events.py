@@ -83,10 +83,23 @@ def test_a_contract_probe_hears_every_event_in_its_order(listener: Listener) -> 
     heard = [event for event in listener.heard if event != "batch_planned"]
     assert heard == [
         "state_loaded", "loader_started", "batch_loaded", "gradients_zeroed", "forward_begins", "forward_ended", "loss_scaled",
-        "backward_begins", "backward_ended", "gradients_unscaled", "clipped", "gradients_ready", "stepped", "scaler_stepped",
+        "backward_begins", "backward_ended", "gradients_unscaled", "clipped", "clipping", "scaler_stepping", "gradients_ready",
+        "stepped", "scaler_stepped",
         "scaler_updated", "scheduler_stepped", "evaluation_begins", "evaluation_ended",
     ]  # fmt: skip
-    assert set(listener.heard) == set(EVENTS)
+    assert set(listener.heard) == set(EVENTS) - {"scaler_refused"}
+
+
+@pytest.mark.parametrize("twice", ["step", "unscale_"])
+def test_a_call_that_the_scaler_refuses_is_told_and_raises_as_ever(listener: Listener, twice: str) -> None:
+    model, optimizer, _ = parts()
+    scaler = torch.amp.GradScaler("cpu")
+    with nndoctor.wrap(model, optimizer, ui="off", strict=True):
+        scaler.scale(model(torch.randn(4, 3)).sum()).backward()
+        getattr(scaler, twice)(optimizer)
+        with pytest.raises(RuntimeError, match="since the last update"):
+            getattr(scaler, twice)(optimizer)
+    assert listener.heard.count("scaler_refused") == 1
 
 
 def train(steps: int, **options: Any) -> nndoctor.Doctor:
