@@ -47,5 +47,5 @@ CASE = Case(
     description="MLP, SGD: scaler.scale(loss).backward() and then optimizer.step() instead of scaler.step(optimizer)",
     sick=partial(train, by_scaler=False),
     cured=partial(train, by_scaler=True),
-    source="https://github.com/IAHispano/Applio/pull/860",
+    source="https://github.com/nerfstudio-project/nerfacc/issues/307",
 )

@@ -44,4 +44,5 @@ CASE = Case(
     description="MLP regression, SGD: scaler.scale(loss) is called, but loss.backward() runs on the loss itself",
     sick=partial(train, scaled=False),
     cured=partial(train, scaled=True),
+    source="https://github.com/NVIDIA/apex/issues/377",
 )

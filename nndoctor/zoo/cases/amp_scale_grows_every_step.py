@@ -45,4 +45,5 @@ CASE = Case(
     sick=partial(train, growth_interval=1),
     cured=partial(train, growth_interval=2000),
     remedies={"growth_interval": "growth_interval"},
+    source="https://github.com/pytorch/pytorch/issues/98828",
 )
