@@ -331,6 +331,9 @@ _TIME = _signals(
 
 _IDENTITY = _signals(
     "run",
+    ("accumulate.window", "count", "Backward passes per step over batches of their own whose averaged losses add up; 1 without accumulation."),
+    ("accumulate.undivided", "0 or 1", "1 if none of these averages is scaled before backward() and the gradients are not rescaled by hand before the step."),
+    ("accumulate.unevenness", "ratio", "Largest over smallest number of targets (total class weight) that the cross entropies of one step average over."),
     ("checkpoint.missing", "count", "Parameters of the run that the last loaded checkpoint did not fill."),
     ("checkpoint.unexpected", "count", "Names in that checkpoint which the module does not have."),
     ("checkpoint.renamed", "count", "Parameters it did not fill although it holds their names behind a prefix too many or too few."),

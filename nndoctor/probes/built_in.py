@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from nndoctor.probes.accumulation import AccumulationProbe
 from nndoctor.probes.attention import AttentionProbe
 from nndoctor.probes.base import Probe
 from nndoctor.probes.checkpoint import CheckpointProbe
@@ -20,6 +21,7 @@ def further_probes() -> list[Probe]:
         FrozenNormProbe(),
         CheckpointProbe(),
         RetentionProbe(),
+        AccumulationProbe(),
         AttentionProbe(),
         LatentProbe(),
         ScalingProbe(),

@@ -48,6 +48,6 @@ CASE = Case(
     sick=partial(train, frozen_mode="train"),
     cured=partial(train, frozen_mode="eval"),
     place=("blocks",),
-    remedies={"frozen_mode": "frozen_mode"},
+    remedies={"frozen_part.eval()": {"frozen_mode": "eval"}},
     source="https://github.com/isht7/pytorch-deeplab-resnet/issues/39",
 )

@@ -75,6 +75,6 @@ CASE = Case(
     sick=partial(train, frozen_mode="train"),
     cured=partial(train, frozen_mode="eval"),
     place=("backbone",),
-    remedies={"frozen_mode": "frozen_mode"},
+    remedies={"frozen_part.eval()": {"frozen_mode": "eval"}},
     source="https://github.com/lightly-ai/lightly/issues/1438",
 )

@@ -43,6 +43,6 @@ CASE = Case(
     description="CNN, AdamW: logits are collected with their history for the epoch's accuracy",
     sick=partial(train, keep="tensor"),
     cured=partial(train, keep="detach"),
-    remedies={"keep_of_outputs": "keep"},
+    remedies={"outputs.detach()": {"keep": "detach"}},
     source="https://github.com/Quantinuum/lambeq/pull/251",
 )

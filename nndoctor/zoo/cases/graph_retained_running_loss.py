@@ -39,6 +39,6 @@ CASE = Case(
     description="MLP, SGD: running_loss adds up losses with their history",
     sick=partial(train, keep="tensor"),
     cured=partial(train, keep="item"),
-    remedies={"keep_of_loss": "keep"},
+    remedies={"loss.item()": {"keep": "item"}},
     source="https://github.com/pytorch/pytorch/issues/17568",
 )

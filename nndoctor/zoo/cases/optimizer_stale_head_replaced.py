@@ -46,6 +46,6 @@ CASE = Case(
     sick=partial(train, optimizer_last=False),
     cured=partial(train, optimizer_last=True),
     place=("head",),
-    remedies={"optimizer_parameters": "optimizer_last"},
+    remedies={"optimizer = Optimizer(model.parameters())": "optimizer_last"},
     source="https://github.com/pytorch/pytorch/issues/14467",
 )

@@ -33,6 +33,6 @@ CASE = Case(
     sick=partial(train, optimizer_last=False),
     cured=partial(train, optimizer_last=True),
     place=("fc1", "fc2", "fc3"),
-    remedies={"optimizer_parameters": "optimizer_last"},
+    remedies={"optimizer = Optimizer(model.parameters())": "optimizer_last"},
     source="https://github.com/spro/practical-pytorch/issues/9",
 )

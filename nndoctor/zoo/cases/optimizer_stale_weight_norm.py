@@ -50,6 +50,6 @@ CASE = Case(
     sick=partial(train, optimizer_last=False),
     cured=partial(train, optimizer_last=True),
     place=("hidden1", "hidden2", "out"),
-    remedies={"optimizer_parameters": "optimizer_last"},
+    remedies={"optimizer = Optimizer(model.parameters())": "optimizer_last"},
     source="https://github.com/openvinotoolkit/nncf/pull/327",
 )
