@@ -48,7 +48,7 @@ from nndoctor.probes.activations import ActivationProbe
 from nndoctor.probes.base import CONTRACT, EVENTS, FREQUENT, Hook, Measured, Probe, sleeps
 from nndoctor.probes.built_in import further_probes
 from nndoctor.probes.data import DataProbe
-from nndoctor.probes.functional import compiled_frames
+from nndoctor.probes.functional import compiled_frames, compiled_graphs
 from nndoctor.probes.graph import GraphProbe
 from nndoctor.probes.layer_times import LayerTimesProbe
 from nndoctor.probes.loop import Contract, LoopContracts
@@ -66,7 +66,7 @@ BATCH = 64
 BATCH_SECONDS = 0.25
 """Steps on which nothing was sampled travel to the doctor's thread in batches of at most this many or this long."""
 
-MEMORY_SECONDS = 1.0
+MEMORY_SECONDS = 0.25
 """Seconds between two looks at the memory of the process; opening the file costs a tenth of a millisecond."""
 
 SKIPS_PER_FRAME = 10
@@ -236,7 +236,7 @@ class Doctor:
         self._speed = Speed()
         self._mode_matters: list[nn.Module] | None = None
         self._skipped_total = 0
-        self._frames_before = compiled_frames()
+        self._frames_before, self._graphs_before = compiled_frames(), compiled_graphs()
         self._pending: list[Payload] = []
         self._quiet = False
         self._notes = Notes()
@@ -988,6 +988,8 @@ class Doctor:
     def _seldom(self) -> dict[str, Measured]:
         """Signals that change slowly and are not free."""
         found: dict[str, Measured] = {}
+        if self._compiled or compiled_frames() > self._frames_before:
+            found["compile.graphs"] = float(compiled_graphs() - self._graphs_before)
         if self._loader.batches is not None:
             found["loader.batches"] = float(self._loader.batches)
         now = perf_counter()

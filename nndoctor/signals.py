@@ -326,6 +326,7 @@ _TIME = _signals(
     ("step.doctor", "s", "Part of it spent in the doctor's own blocks."),
     ("step.other", "s", "What is left of the step: logging, transfers, evaluation, zero_grad."),
     ("memory.process", "bytes", "Resident memory of the process."),
+    ("compile.graphs", "count", "Pieces of code that torch.compile has compiled since the doctor was attached."),
     ("memory.accelerator", "bytes", "Memory allocated on the accelerator."),
 )
 

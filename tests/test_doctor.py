@@ -377,7 +377,7 @@ def test_what_is_measured_is_in_the_catalogue(wrap: Callable[..., nndoctor.Docto
     assert measured <= set(CATALOGUE.names())
     missing = {name for name in CATALOGUE.names() if not name.startswith("amp.")} - measured  # those need a scaler
     expected_missing = {
-        "val.loss", "val.accuracy", "memory.accelerator", "step.data_wait", "step.data_wait_fraction",
+        "val.loss", "val.accuracy", "memory.accelerator", "compile.graphs", "step.data_wait", "step.data_wait_fraction",
         "loader.batches", "target.mean", "target.std", "target.nonfinite", "loop.lr_steps_per_epoch",
         "loss.micro_min", "loss.micro_max", "act.saturated_fraction",
     }  # fmt: skip

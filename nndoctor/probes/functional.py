@@ -152,6 +152,12 @@ def compiler_has_run() -> bool:
     return compiled_frames() > 0
 
 
+def compiled_graphs() -> int:
+    """How many graphs dynamo has compiled in this process, 0 where it does not tell."""
+    counters = getattr(sys.modules.get("torch._dynamo.utils"), "counters", None) or {}
+    return int(counters.get("stats", {}).get("unique_graphs", 0))
+
+
 def compiled_frames() -> int:
     """How many pieces of code dynamo has compiled in this process, 0 where it does not tell."""
     counters = getattr(sys.modules.get("torch._dynamo.utils"), "counters", None) or {}
