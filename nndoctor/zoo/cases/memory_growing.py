@@ -15,7 +15,7 @@ from nndoctor.zoo.trainer import Trained
 
 def train(seed: int, attach: Attach, *, keep_all: bool, steps: int = 450) -> Trained:
     data = classification()
-    loader = data.train_loader(seed=seed, batch_size=256)
+    loader = data.train_loader(seed=seed)
     model = seeded(seed, Mlp)
     loss_fn = nn.CrossEntropyLoss()
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
@@ -29,7 +29,7 @@ def train(seed: int, attach: Attach, *, keep_all: bool, steps: int = 450) -> Tra
             loss.backward()
             optimizer.step()
             losses.append(loss.item())
-            kept.append(torch.cat([images, images.square()]).clone())  # pixels and a feature, "to look at later"
+            kept.append(torch.cat([images] * 8))  # the batch and its augmentations, "to look at later"
             if not keep_all:
                 del kept[:-4]
             if len(losses) == steps:
