@@ -342,6 +342,7 @@ class Doctor:
             return
         # A scaler that refuses a call ends the loop before the step that would have told it.
         if self._window.stepped or any(getattr(probe, "news", False) for probe in self._contract_probes):
+            self._guard("notes", self._flush)  # the quiet steps before it come first
             self._guard("closing", self._close_frame)
         self._flush()
         self.closed = True
@@ -533,6 +534,7 @@ class Doctor:
     def _forward_begins(self, root: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
         try:
             if not torch.is_grad_enabled():
+                self._places.saw("evaluation")
                 self._tell("evaluation_begins", root, args, kwargs)
                 return
             window = self._window

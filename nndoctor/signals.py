@@ -339,6 +339,7 @@ _IDENTITY = _signals(
     ("checkpoint.unexpected", "count", "Names in that checkpoint which the module does not have."),
     ("checkpoint.renamed", "count", "Parameters it did not fill although it holds their names behind a prefix too many or too few."),
     ("checkpoint.loaded", "count", "Parameters of the run that it did fill."),
+    ("eval.train_mode_batches", "count", "Most batches in a row of a loader that does not train which the model saw without gradients in train mode, where that matters to a layer."),
     ("graph.retained_losses", "count", "Losses of at least two steps ago whose autograd graph is still held (up to 64)."),
     ("graph.retained_outputs", "count", "Outputs of the model from at least two steps ago whose autograd graph is still held (up to 64)."),
     ("optimizer.tensors", "count", "Tensors that the optimizers hold."),
@@ -351,6 +352,7 @@ _IDENTITY = _signals(
 ) + _signals(
     "layer",
     ("norm.frozen_updating", "0 or 1", "1 if a normalisation layer with learnt statistics, all of whose parameters are frozen, wrote its running statistics in this training step."),
+    ("layer.train_in_eval", "0 or 1", "1 if a dropout or batch normalisation layer that serves trainable parameters was in train mode in such a pass."),
     ("layer.unregistered", "0 or 1", "1 for a module in a plain list, dict or attribute whose tensors the loss reaches; absent otherwise."),
     ("layer.unregistered_held", "0 or 1", "1 if an optimizer holds the tensors of such a module all the same."),
 )
