@@ -36,4 +36,5 @@ CASE = Case(
     cured=partial(train, std=None),
     place=("blocks", "head"),
     remedies={"init_std_factor": "std"},
+    source="https://github.com/tenstorrent/tt-metal/pull/16815",
 )

@@ -33,4 +33,5 @@ CASE = Case(
     cured=partial(train, bias=0.0),
     place=("body.4", "body.5", "body.6"),
     remedies={"bias": "bias", "lr": "rate"},
+    source="https://github.com/jvargasmu/population_estimation/issues/68",
 )

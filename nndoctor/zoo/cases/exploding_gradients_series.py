@@ -50,4 +50,5 @@ CASE = Case(
     cured=partial(train, clip=1.0),
     place=("rnn",),
     remedies={"clip_grad_norm": "clip", "max_norm": "clip"},
+    source="https://github.com/pytorch/pytorch/issues/2623",
 )

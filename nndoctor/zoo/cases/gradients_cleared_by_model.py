@@ -41,4 +41,5 @@ CASE = Case(
     sick=partial(train, cleared_late=True),
     cured=partial(train, cleared_late=False),
     remedies={"optimizer.zero_grad()": {"cleared_late": False}},
+    source="https://github.com/ultralytics/ultralytics/pull/11217",
 )

@@ -54,4 +54,5 @@ CASE = Case(
     description="text: pairs of characters are counted in pure Python for every sample, in the main process",
     sick=partial(train, prepared=False),
     cured=partial(train, prepared=True),
+    source="https://github.com/batra-mlp-lab/visdial-challenge-starter-pytorch/issues/13",
 )

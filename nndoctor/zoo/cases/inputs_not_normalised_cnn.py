@@ -32,4 +32,5 @@ CASE = Case(
     sick=partial(train, mean=0.0, std=1.0),
     cured=partial(train, mean=MEAN, std=DEVIATION),
     remedies={"input_mean": "mean", "input_std": "std"},
+    source="https://stats.stackexchange.com/questions/367057/bad-performance-with-relu-activation-function-on-mnist-data-set",
 )

@@ -34,4 +34,5 @@ CASE = Case(
     description="table: one column of about 3 000 000 beside others of order one",
     sick=partial(train, cents=1e6),
     cured=partial(train, cents=1.0),
+    source="https://github.com/ageron/handson-ml3/pull/20",
 )

@@ -30,4 +30,5 @@ CASE = Case(
     sick=partial(train, rate=1.0),
     cured=partial(train, rate=0.01),
     remedies={"lr": "rate"},
+    source="https://github.com/chiphuyen/stanford-tensorflow-tutorials/issues/54",
 )

@@ -31,4 +31,5 @@ CASE = Case(
     sick=partial(train, rate=0.5),
     cured=partial(train, rate=3e-3),
     remedies={"lr": "rate"},
+    source="https://github.com/rajveermalviya/language-modeling/issues/3",
 )

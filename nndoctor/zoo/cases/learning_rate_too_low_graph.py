@@ -36,4 +36,5 @@ CASE = Case(
     sick=partial(train, rate=1e-4),
     cured=partial(train, rate=1.0),
     remedies={"lr": "rate"},
+    source="https://github.com/williamleif/graphsage-simple/issues/22",
 )

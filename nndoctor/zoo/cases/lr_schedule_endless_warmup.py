@@ -31,4 +31,5 @@ CASE = Case(
     sick=partial(train, warmup=1e6),
     cured=partial(train, warmup=100.0),
     remedies={"warmup_steps": "warmup"},
+    source="https://github.com/Morizeyao/GPT2-Chinese/issues/60",
 )

@@ -1,4 +1,4 @@
-"""An accumulation loop whose condition is never true: the micro-batch counter starts anew in every round."""
+"""An accumulation window longer than the epoch, counted anew in every epoch: its end never comes."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from nndoctor.zoo.models import Autoencoder
 from nndoctor.zoo.trainer import Trained, trained
 
 WINDOW = 4
+TOO_LONG = 256  # micro-batches; an epoch has 218
 
 
 def train(seed: int, attach: Attach, *, step: bool) -> Trained:
@@ -23,14 +24,13 @@ def train(seed: int, attach: Attach, *, step: bool) -> Trained:
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
     attach(model, optimizer, loss_fn, loader=loader)
     losses = []
-    count = 0
+    window = WINDOW if step else TOO_LONG
     for _epoch in range(2):
-        for inputs, targets in loader:
-            loss = loss_fn(model(inputs), targets) / WINDOW
+        for index, (inputs, targets) in enumerate(loader):
+            loss = loss_fn(model(inputs), targets) / window
             loss.backward()
-            losses.append(WINDOW * loss.item())
-            count = count + 1 if step else 1  # the mistake: counted inside the loop that it should outlive
-            if count % WINDOW == 0:
+            losses.append(window * loss.item())
+            if (index + 1) % window == 0:
                 optimizer.step()
                 optimizer.zero_grad()
     return trained(losses)
@@ -39,8 +39,9 @@ def train(seed: int, attach: Attach, *, step: bool) -> Trained:
 CASE = Case(
     name="missing-optimizer-step-accumulation",
     diagnosis="missing-optimizer-step",
-    description="autoencoder: the condition for the optimizer's step after four micro-batches is never true",
+    description="autoencoder: a step every 256 micro-batches, counted anew in epochs of 218",
     sick=partial(train, step=False),
     cured=partial(train, step=True),
     remedies={"optimizer.step()": "step"},
+    source="https://github.com/huggingface/transformers/issues/2995",
 )

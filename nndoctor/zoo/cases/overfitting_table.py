@@ -45,4 +45,5 @@ CASE = Case(
     description="wide table net on 150 noisy rows instead of 4 000, validation observed every 20 steps",
     sick=partial(train, rows=150),
     cured=partial(train, rows=4000),
+    source="https://github.com/codetiger/ThiruvalluvarGPT/issues/4",
 )

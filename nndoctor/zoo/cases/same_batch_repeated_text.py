@@ -43,4 +43,5 @@ CASE = Case(
     sick=partial(train, repeated=True),
     cured=partial(train, repeated=False),
     remedies={"batches": {"repeated": False}},
+    source="https://github.com/ZhaoJ9014/face.evoLVe/pull/39",
 )

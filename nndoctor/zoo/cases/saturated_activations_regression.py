@@ -48,4 +48,5 @@ CASE = Case(
     sick=partial(train, sharpness=200.0),
     cured=partial(train, sharpness=1.0),
     place=("tanh1", "tanh2", "first", "second"),
+    source="https://github.com/floodsung/DDPG/issues/6",
 )

@@ -36,4 +36,5 @@ CASE = Case(
     sick=partial(train, mean=0.0, std=1.0),
     cured=partial(train, mean=TYPICAL, std=EUROS),
     remedies={"target_mean": "mean", "target_std": "std"},
+    source="https://github.com/rstudio-conf-2020/dl-keras-tf/issues/9",
 )

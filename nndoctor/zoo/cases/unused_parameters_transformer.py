@@ -46,4 +46,5 @@ CASE = Case(
     sick=partial(train, left_out=1),
     cured=partial(train, left_out=0),
     place=("blocks.2",),
+    source="https://github.com/joanaapa/Distillation-DNABERT-Promoter/issues/1",
 )

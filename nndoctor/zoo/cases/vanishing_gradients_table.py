@@ -40,4 +40,5 @@ CASE = Case(
     cured=partial(train, activation="ReLU"),
     place=tuple(f"fc{index}" for index in range(1, DEPTH)),
     remedies={"activation": "activation", "init_gain": "gain"},
+    source="https://github.com/MollyZhang/Multi-task-TCGA-learning/issues/15",
 )
