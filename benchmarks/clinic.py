@@ -211,7 +211,8 @@ def run_task(task: Task) -> list[CaseResult]:
         return [run_case(case, variant, seed)]  # type: ignore[arg-type]
     except Exception as error:
         expected = case.diagnosis if variant == "sick" else None
-        return [CaseResult(name, variant, seed, expected, failures=(f"{type(error).__name__}: {error}",))]  # type: ignore[arg-type]
+        said = (str(error).splitlines() or [""])[0][:200]
+        return [CaseResult(name, variant, seed, expected, failures=(f"{type(error).__name__}: {said}",))]  # type: ignore[arg-type]
 
 
 # ------------------------------------------------------------------ counting
