@@ -147,13 +147,17 @@ def all_cases() -> tuple[Case, ...]:
 def in_halves(cases: Iterable[Case]) -> list[Case]:
     """The cases, each put into the half that rules are tuned on or into the one that they are only judged by.
 
-    A hash of its name decides, unless a rule has been tuned in its sight (:data:`~nndoctor.zoo.halves.SEEN`). A
-    diagnosis with several cases has one in each half: where the hash gives all of them to one half, the case with the
-    largest hash goes to the untuned half, or the one with the smallest to the tuned half.
+    A hash of its name decides, unless a rule has been tuned in its sight (:data:`~nndoctor.zoo.halves.SEEN`) or it was
+    written blind (:data:`~nndoctor.zoo.halves.BLIND`). A diagnosis with several cases has one in each half: where the
+    hash gives all of them to one half, the case with the largest hash goes to the untuned half, or the one with the
+    smallest to the tuned half.
     """
-    from nndoctor.zoo.halves import SEEN
+    from nndoctor.zoo.halves import BLIND, SEEN
 
-    halved = [replace(case, tuned=case.name in SEEN or hash_of(case.name) % 2 == 0) for case in cases]
+    halved = [
+        replace(case, tuned=case.name in SEEN or (case.name not in BLIND and hash_of(case.name) % 2 == 0))
+        for case in cases
+    ]
     for diagnosis in sorted({case.diagnosis for case in halved if case.diagnosis is not None}):
         kin = sorted((case for case in halved if case.diagnosis == diagnosis), key=lambda case: hash_of(case.name))
         moved = _moved(kin)
@@ -164,9 +168,9 @@ def in_halves(cases: Iterable[Case]) -> list[Case]:
 
 def _moved(kin: Sequence[Case]) -> Case | None:
     """The one of a diagnosis's cases, in the order of their hashes, that has to change its half."""
-    from nndoctor.zoo.halves import SEEN
+    from nndoctor.zoo.halves import BLIND, SEEN
 
-    movable = [case for case in kin if case.name not in SEEN]
+    movable = [case for case in kin if case.name not in SEEN | BLIND]
     if len(kin) < 2 or len({case.tuned for case in kin}) > 1 or not movable:
         return None
     return movable[-1] if kin[0].tuned else movable[0]

@@ -10,7 +10,7 @@ import pytest
 
 from nndoctor.findings import Fix
 from nndoctor.zoo.case import Attach, Case, UnknownCase, all_cases, alone, case_named, in_halves, with_steps
-from nndoctor.zoo.halves import SEEN
+from nndoctor.zoo.halves import BLIND, SEEN
 from nndoctor.zoo.trainer import Trained
 
 REQUIRED = {
@@ -166,8 +166,13 @@ def test_a_case_that_rules_were_tuned_on_stays_in_the_tuned_half() -> None:
     assert all(case.tuned for case in in_halves([half("dead-relu"), half("dead-relu-cnn")]))
 
 
-def test_every_name_that_counts_as_seen_is_a_case() -> None:
-    assert {case.name for case in all_cases()} >= SEEN
+def test_a_case_that_was_written_blind_stays_in_the_untuned_half() -> None:
+    assert not any(case.tuned for case in in_halves([half(name) for name in sorted(BLIND)]))
+
+
+def test_every_name_that_counts_as_seen_or_blind_is_a_case_and_none_is_both() -> None:
+    assert {case.name for case in all_cases()} >= SEEN | BLIND
+    assert not SEEN & BLIND
 
 
 def test_steps_are_passed_on_only_where_a_run_takes_them() -> None:

@@ -106,7 +106,7 @@ def test_the_page_has_every_case_rule_and_mishap(clinic: ModuleType) -> None:
         assert f"`{name}`" in page
     assert "FAIL high sick seed 0: dead-relu" in page
     assert "1/1: set bias=0" in page
-    assert "| root cause first | 0/1 (0 %) | 1/1 (100 %) | 1/2 (50 %) |" in page
+    assert "| root cause first | – | 0/1 (0 %) | 1/1 (100 %) | 1/2 (50 %) |" in page
 
 
 def test_the_summary_reads_back_and_has_one_line_per_row(clinic: ModuleType) -> None:
