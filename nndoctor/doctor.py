@@ -47,6 +47,7 @@ from nndoctor.places import Places
 from nndoctor.probes.activations import ActivationProbe
 from nndoctor.probes.base import CONTRACT, EVENTS, FREQUENT, Hook, Measured, Probe, sleeps
 from nndoctor.probes.built_in import further_probes
+from nndoctor.probes.context import ContextProbe
 from nndoctor.probes.data import DataProbe
 from nndoctor.probes.functional import compiled_frames, compiled_graphs
 from nndoctor.probes.graph import GraphProbe
@@ -56,7 +57,7 @@ from nndoctor.probes.parameters import ParameterProbe
 from nndoctor.quiet import Note, Notes
 from nndoctor.record import RecordWriter, RunFacts, new_run_folder
 from nndoctor.rules import Judge, load_rulesets
-from nndoctor.signals import CATALOGUE, OBSERVED_PREFIX, Frame, Targets
+from nndoctor.signals import CATALOGUE, OBSERVED_PREFIX, Frame, Targets, checked_context
 from nndoctor.worker import Pace, Worker
 
 STRIKES = 3
@@ -98,6 +99,7 @@ def wrap(
     cadence: int | None = None,
     strict: bool = False,
     name: str | None = None,
+    context: Mapping[str, bool] | None = None,
 ) -> Doctor:
     """Attach the doctor to a training loop; nothing else needs to be called inside the loop.
 
@@ -113,6 +115,7 @@ def wrap(
         cadence: measure every `cadence`-th step instead of by budget (reproducible runs).
         strict: let the doctor's own failures raise (for tests); otherwise they are named in the report.
         name: of the run; default the class of the model.
+        context: what the run is or is not, where the doctor takes it for something else: ``{"gan": False, "rl": True}``.
 
     Returns:
         The doctor, also a context manager. Wrapping a model that is already wrapped returns its doctor.
@@ -120,10 +123,11 @@ def wrap(
     Raises:
         TypeError: `model` or `optimizer` is not what it should be.
         RulesetError: a ruleset has mistakes; all of them are listed.
-        ValueError: `budget` or `cadence` is out of range.
+        ValueError: `budget` or `cadence` is out of range, or `context` names a kind that there is not; they are listed.
     """
     index = ModelIndex(model)
     optimizers = optimizers_by_name(optimizer)
+    said = checked_context(context or {})
     if os.environ.get("NNDOCTOR", "").strip().lower() in {"0", "off", "false", "no"}:
         return Doctor._switched_off()
     roots = {id(unwrap(root)) for root in index.roots.values()}
@@ -139,6 +143,7 @@ def wrap(
         budget=Budget(budget, cadence),
         strict=strict,
         name=name or "-".join(type(unwrap(root)).__name__ for root in index.roots.values()).lower(),
+        context=said,
     )
     return Doctor(index, optimizers, loss_fn, loader, options)
 
@@ -151,6 +156,7 @@ class _Options:
     budget: Budget
     strict: bool
     name: str
+    context: Mapping[str, bool]
 
 
 @dataclass(slots=True)
@@ -223,7 +229,7 @@ class Doctor:
         self._scaled: tuple[int, torch.Tensor | float] | None = None
         self._inside: dict[str, float] = {}
         self._loader = LoaderState(loader)
-        self._rates = Rates()
+        self._rates = Rates(options.context)
         self._following: dict[int, int] = {}
         self._last_stepped: int | None = None
         self._previous_optimizer: int | None = None
@@ -240,6 +246,7 @@ class Doctor:
         self._pending: list[Payload] = []
         self._quiet = False
         self._notes = Notes()
+        self._taken_for: list[str] = []
 
         ruleset = load_rulesets(options.rules, CATALOGUE).for_judging()
         started = time.time()
@@ -250,9 +257,10 @@ class Doctor:
         self._times = LayerTimesProbe()
         self._graph = GraphProbe()
         self._data = DataProbe()
+        self._context = ContextProbe(options.context, loader)
         # The times come last, so that the stamp at which a pass begins leaves out what the others do before it.
         self._probes: list[Probe] = [
-            self._parameters, self._activations, self._graph, self._data, *further_probes(), self._times,
+            self._parameters, self._activations, self._graph, self._data, self._context, *further_probes(), self._times,
         ]  # fmt: skip
         self._listen()
         self._places = Places()
@@ -834,7 +842,7 @@ class Doctor:
             _note_clipping(measured, note.preclip, note.max_norm)
             if self._loader.seen:
                 measured["step.data_wait_fraction"] = min(1.0, note.waited / elapsed) if elapsed > 0 else 0.0
-            if note.rate != self._rates.last and self._rates.follow(note.rate, epoch):
+            if (note.rate != self._rates.last or self._rates.phases.rising) and self._rates.follow(note.rate, epoch, step):
                 measured.update(self._rates.story())
             self._pending.append(pack(step, ended, epoch, targets, measured))
             self._budget.step_took(step, elapsed, own, False)
@@ -970,7 +978,7 @@ class Doctor:
         _note_clipping(measured, window.preclip, window.max_norm)
         if window.sampled or window.promise_broken or self._contracts.step_is_missing:
             measured.update(self._loop_signals(window))
-        rate_changed = self._rates.follow(next(iter(self._optimizers.values())).param_groups[0].get("lr"), self._loader.epoch)
+        rate_changed = self._rates.follow(next(iter(self._optimizers.values())).param_groups[0].get("lr"), self._loader.epoch, self.step)
         if window.sampled or rate_changed:
             self._note_groups()
             measured.update(self._rates.signals(self._optimizers, self._index.groups))
@@ -983,6 +991,9 @@ class Doctor:
             if window.sampled or getattr(probe, "news", False):
                 window.news = True
                 self._measure(probe, lambda probe=probe: measured.update(probe.collect()))  # type: ignore[misc]
+        if window.sampled and self._context.facts()["taken_for"] != self._taken_for:
+            self._taken_for = self._context.facts()["taken_for"]
+            self._refresh_facts()
         if measured.get("loop.unchanged") is not None and (window.skipped or measured.get("lr") == 0):
             del measured["loop.unchanged"]
         return measured
@@ -1117,6 +1128,8 @@ class Doctor:
             told = getattr(probe, "facts", None)
             if told is not None:
                 self._guard(f"facts of {probe.name}", lambda told=told: self.facts.update(told()))  # type: ignore[misc]
+        phases = self._rates.phases.told()
+        self.facts["taken_for"] = [*self._context.facts()["taken_for"], *([phases] if phases else [])]
         self.facts["overhead"] = self._speed.overhead
         self.facts["overhead_of_the_first_steps"] = self._speed.dense_overhead
         self.facts["cadences"] = {tier: self._budget.every(tier) for tier in self._budget.tiers}

@@ -12,10 +12,68 @@ from nndoctor.probes.base import Measured
 ADAPTIVE = frozenset({"Adagrad", "RMSprop", "Adadelta", "Rprop", "Adafactor"})
 
 
-class Rates:
-    """Learning rates and other hyper-parameters, and how they changed."""
+class Phases:
+    """The first rise of a learning rate, and its fall.
+
+    Attributes:
+        rising: the rate is in its first rise; over once it falls, or rests for three times as long as between two rises.
+        falling: it fell when it last changed.
+        warmed: steps of the first rise.
+        falls, rises: how often it turned downwards, and upwards again after that.
+    """
 
     def __init__(self) -> None:
+        self.rising = self.falling = False
+        self.warmed = self.falls = self.rises = 0
+        self._changed = 0
+        self._pause = 1
+
+    def changes(self, before: float | None, rate: float, step: int) -> None:
+        """The rate is another one on `step` than it was before."""
+        if before is None:
+            self._changed = step
+            return
+        self._pause = max(self._pause, step - self._changed)
+        self._changed = step
+        if rate > before:
+            self.rises += self.falling
+            self.rising = not self.falls
+            self.falling = False
+        else:
+            self.falls += not self.falling
+            self.rising, self.falling = False, True
+        if self.rising:
+            self.warmed = step - 1
+
+    def rests(self, step: int) -> bool:
+        """The rate is on `step` what it was; True if that ends the first rise."""
+        if not self.rising or step - self._changed <= 3 * self._pause:
+            return False
+        self.rising = False
+        return True
+
+    def told(self) -> str:
+        """The phases in words, empty for a rate that stands still."""
+        parts = []
+        if self.warmed:
+            parts.append(f"warm-up, {self.warmed} steps so far" if self.rising else f"warm-up over the first {self.warmed} steps")
+        if self.rises:
+            parts.append("a rate that falls and rises again")
+        elif self.falls:
+            parts.append("then decay" if parts else "a learning rate that decays")
+        return ", ".join(parts)
+
+
+class Rates:
+    """Learning rates and other hyper-parameters, and how they changed.
+
+    Args:
+        said: what the user says of the run; the kinds ``warmup`` and ``decay`` concern the rate.
+    """
+
+    def __init__(self, said: Mapping[str, bool] | None = None) -> None:
+        self.phases = Phases()
+        self._said = {f"context.{kind}": float(value) for kind, value in (said or {}).items() if kind in ("warmup", "decay")}
         self.initial: float | None = None
         self.peak = 0.0
         self.last: float | None = None
@@ -24,14 +82,15 @@ class Rates:
         self._changes_at_epoch = 0
         self._per_epoch: float | None = None
 
-    def follow(self, rate: object, epoch: float | None) -> bool:
-        """Note the learning rate of the first parameter group; True if it changed or is the first."""
+    def follow(self, rate: object, epoch: float | None, step: int) -> bool:
+        """Note the learning rate of the first parameter group on `step`; True if it changed or is the first."""
         rate = _plain_number(rate)
         if epoch is not None and int(epoch) > self._epoch:
             self._per_epoch = (self.changes - self._changes_at_epoch) / (int(epoch) - self._epoch)
             self._epoch, self._changes_at_epoch = int(epoch), self.changes
         if rate != rate or rate == self.last:
-            return False
+            return self.phases.rests(step)
+        self.phases.changes(self.last, rate, step)
         if self.initial is None:
             self.initial = rate
         else:
@@ -48,6 +107,9 @@ class Rates:
             found["lr.initial"] = self.initial
             found["lr.peak"] = self.peak
             found["lr.changes"] = float(self.changes)
+            found["context.warmup"] = float(self.phases.rising)
+            found["context.decay"] = float(self.phases.falling)
+            found.update(self._said)
         if self._per_epoch is not None:
             found["loop.lr_steps_per_epoch"] = self._per_epoch
         return found

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
+from difflib import get_close_matches
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
@@ -384,6 +385,58 @@ _LATENT = _signals(
     ("latent.averaged_over", "count", "Elements per sample over which the reconstruction error beside it is averaged; absent where it is summed."),
 )
 
+CONTEXTS: Mapping[str, str] = {
+    "classification": "The targets are classes.",
+    "segmentation": "The targets are classes of pixels.",
+    "regression": "The targets are real numbers that are not the model's own input.",
+    "language_model": "The targets are the input's next tokens.",
+    "autoencoder": "The targets are the model's own input.",
+    "vae": "A code is drawn from a mean and a scale that the model computes, and the loss sees the scale.",
+    "contrastive": "The loss holds outputs of the batch against each other: in-batch softmax, pairs, triplets.",
+    "self_supervised": "No labels: views of the same samples, or a teacher's answers to them.",
+    "gan": "Optimizers of disjoint networks take turns, and the loss of one passes through the other.",
+    "rl": "Log-probabilities are weighted with advantages, or chosen values are fitted to those of a target network.",
+    "distillation": "A fixed network outside of the model answers to the model's own inputs in every step.",
+    "teacher": "A copy of the model without gradients: an averaged teacher, a target network.",
+    "frozen": "Some layers do not train.",
+    "frozen_eval": "The frozen layers are in eval mode while the rest is in training mode.",
+    "lora": "Products of two small matrices train beside frozen layers.",
+    "zero_init": "Some weights of branches, heads or adapters were zero at the start.",
+    "experts": "Modules that are built alike are given parts of the batch.",
+    "sparse_gradients": "Some gradients are sparse tensors.",
+    "accumulation": "Gradients of several micro-batches are added up before each optimizer step.",
+    "closure": "The optimizer calls back for gradients several times in a step, as L-BFGS does.",
+    "several_forwards": "The same model is called more than once for each backward.",
+    "full_batch": "Every step sees the whole data.",
+    "stateful": "A state that an earlier step returned is handed to the model again.",
+    "amp": "A gradient scaler multiplies the loss; it skips steps while its scale settles.",
+    "warmup": "The learning rate is in its first rise.",
+    "decay": "The learning rate has begun to fall.",
+}
+"""What a run may be taken for, and how it is told; each is the signal ``context.<kind>``."""
+
+
+def checked_context(said: Mapping[str, object]) -> dict[str, bool]:
+    """What a user said that a run is or is not, by kind.
+
+    Raises:
+        ValueError: a kind is unknown, or its value is no yes or no; the message lists the kinds.
+    """
+    listed = ", ".join(CONTEXTS)
+    for kind, value in said.items():
+        if kind not in CONTEXTS:
+            close = get_close_matches(str(kind), CONTEXTS, n=1)
+            hint = f"did you mean {close[0]!r}? " if close else ""
+            raise ValueError(f"context: there is no kind {kind!r}; {hint}the kinds are {listed}")
+        if not isinstance(value, bool):
+            raise ValueError(f"context: expected True or False for {kind!r}, got {value!r}")
+    return {kind: bool(value) for kind, value in said.items()}
+
+
+_CONTEXT = _signals("run", *((f"context.{kind}", "0 or 1", help) for kind, help in CONTEXTS.items())) + _signals(
+    "run", ("loop.accumulation", "count", "Micro-batches whose gradients are added up for one optimizer step; 1 where none are.")
+)
+
 CATALOGUE = Catalogue((
     *_LOSS,
     *_RATE,
@@ -398,5 +451,6 @@ CATALOGUE = Catalogue((
     *_TIME,
     *_IDENTITY,
     *_SCALING,
+    *_CONTEXT,
 ))
 """Every signal that the built-in probes measure."""
