@@ -254,7 +254,8 @@ def _takes_rows(node: Any) -> bool:
 
 def _chain(node: Any, through: Collection[str], most: int) -> Iterator[Any]:
     """`node` and what lies behind nodes of the names in `through`, breadth first."""
-    queue, seen = deque([node]), set()
+    queue: deque[Any] = deque([node])
+    seen: set[Any] = set()
     while queue and len(seen) < most:
         node = queue.popleft()
         if node in seen:
@@ -305,13 +306,9 @@ def _is_log_probability(node: Any) -> bool:
 
 def _is_chosen(node: Any) -> bool:
     """A distance of one output per row, picked by index, to something else."""
-    if name_of(node) in DISTANCES:
-        predicted = next(inputs_of(node), None)
-    elif name_of(node) in backwards("Sub", "Rsub") and _both(node) is None:
-        predicted = next(inputs_of(node), None)
-    else:
-        return False
-    if predicted is None:
+    inline = name_of(node) in backwards("Sub", "Rsub") and _both(node) is None
+    predicted = next(inputs_of(node), None)
+    if predicted is None or not (inline or name_of(node) in DISTANCES):
         return False
     for found in _chain(predicted, SHAPES, 6):
         if name_of(found) in backwards("Gather", "Index"):

@@ -42,7 +42,7 @@ class Reading:
 
     @property
     def numbers(self) -> list[float] | None:
-        if self._host is not None and self._event.query():
+        if self._host is not None and self._event.query():  # type: ignore[no-untyped-call]
             self._numbers, self._host = self._host.tolist(), None
         return self._numbers
 
@@ -178,9 +178,9 @@ def _low_rank(shape: tuple[int, int], near: Sequence[Matrix]) -> str:
     rows, columns = shape
     for name, down in near:
         for rank, width in (down, down[::-1]):
-            if width == columns and rank < min(shape):
-                if any(up in ((rows, rank), (rank, rows)) for other, up in near if other != name):
-                    return name
+            fits = width == columns and rank < min(shape)
+            if fits and any(up in ((rows, rank), (rank, rows)) for other, up in near if other != name):
+                return name
     return ""
 
 
