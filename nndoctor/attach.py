@@ -7,7 +7,7 @@ Optimizers are noted when they are made, outermost modules when they are called.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from weakref import WeakSet
@@ -39,7 +39,7 @@ class AutoAttach:
     """Wraps whatever the running script trains; ``doctor`` is there from the first backward on.
 
     Args:
-        rules, ui, budget, cadence, run_dir, name: as for :func:`nndoctor.wrap`.
+        rules, ui, budget, cadence, run_dir, name, context: as for :func:`nndoctor.wrap`.
         said: told of what could not be attached, in one sentence.
     """
 
@@ -52,11 +52,13 @@ class AutoAttach:
         cadence: int | None = None,
         run_dir: Path | None = None,
         name: str | None = None,
+        context: Mapping[str, bool] | None = None,
         said: Callable[[str], None] = lambda text: None,
     ) -> None:
         self.doctor: Doctor | None = None
         self._options: dict[str, Any] = {
             "rules": rules, "ui": ui, "budget": budget, "cadence": cadence, "run_dir": run_dir, "name": name,
+            "context": context,
         }  # fmt: skip
         self._said = said
         self._optimizers: list[torch.optim.Optimizer] = []

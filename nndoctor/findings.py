@@ -158,6 +158,12 @@ class ProbeFailure:
     error: str
 
 
+def taken_for(facts: Mapping[str, Any]) -> tuple[str, ...]:
+    """What kind of run it was taken for, in sentences; empty where nothing of the kind is among its facts."""
+    said = facts.get("taken_for")
+    return tuple(str(sentence) for sentence in said) if isinstance(said, (list, tuple)) else ()
+
+
 @dataclass(frozen=True, slots=True)
 class Diagnosis:
     """Everything the doctor has to say about one run.

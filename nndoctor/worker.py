@@ -178,6 +178,7 @@ class Worker:
             "not_examined": [asdict(rule) for rule in self.judge.not_examined()],
             "overhead": self.pace.overhead,
             "planned_steps": self.pace.planned_steps,
+            "taken_for": list(self.facts.get("taken_for", ())),
         }
 
     def _show(self, changed: bool) -> None:

@@ -85,10 +85,13 @@ def exit_code(diagnosis: Diagnosis, limit: str) -> int:
 
 def as_dict(folder: Path, view: RunView) -> dict[str, Any]:
     """The diagnosis for a program: ``steps`` is the last step recorded."""
+    from nndoctor.findings import taken_for
+
     return {
         "run": folder.name,
         "name": view.name,
         "status": view.status,
+        "taken_for": list(taken_for(view.facts)),
         **view.diagnosis.to_dict(),
         "problems": list(view.problems),
     }

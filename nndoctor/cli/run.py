@@ -6,8 +6,8 @@ import os
 import runpy
 import sys
 import traceback
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 USAGE_ERROR = 2
@@ -24,6 +24,7 @@ class RunOptions:
     run_dir: Path | None = None
     name: str | None = None
     report: Path | None = None
+    context: Mapping[str, bool] = field(default_factory=dict)
 
 
 def run_script(argv: Sequence[str], options: RunOptions) -> int:
@@ -52,6 +53,7 @@ def run_script(argv: Sequence[str], options: RunOptions) -> int:
         cadence=options.cadence,
         run_dir=options.run_dir,
         name=options.name or _name(arguments),
+        context=options.context,
         said=lambda text: print(f"nndoctor: {text}", file=sys.stderr),
     )
     attach.install()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -32,6 +33,14 @@ def run(
     run_dir: Annotated[Path | None, typer.Option(help="Folder of the run record.")] = None,
     name: Annotated[str | None, typer.Option(help="Name of the run.  [default: the script's]")] = None,
     report: Annotated[Path | None, typer.Option(help="Write a report there at the end.")] = None,
+    said: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--context",
+            metavar="KIND=yes|no",
+            help="What the run is or is not (gan=no), where the doctor errs; may be repeated.",
+        ),
+    ] = None,
 ) -> None:
     """Run a training script with the doctor attached.
 
@@ -48,6 +57,7 @@ def run(
         run_dir=run_dir if run_dir is not None else _configured_folder(context.args, name, settings),
         name=name,
         report=report,
+        context=checked_words(said or ()),
     )
     raise typer.Exit(run_script(context.args, options))
 
@@ -77,6 +87,25 @@ def checked_ui(given: str | None, settings: dict[str, Value]) -> str:
     if ui not in UI_CHOICES:
         raise UsageError(f"--ui: expected one of {', '.join(UI_CHOICES)}, got {ui!r}")
     return ui
+
+
+def checked_words(said: Sequence[str]) -> dict[str, bool]:
+    """``gan=no`` and kin as kinds with yes or no.
+
+    Raises:
+        UsageError: one of them reads otherwise, or there is no such kind; the kinds are listed.
+    """
+    from nndoctor.signals import checked_context
+
+    answers = {"yes": True, "true": True, "1": True, "no": False, "false": False, "0": False}
+    found: dict[str, object] = {}
+    for word in said:
+        kind, _, answer = word.partition("=")
+        found[kind.strip().replace("-", "_")] = answers.get(answer.strip().lower(), word)
+    try:
+        return checked_context(found)
+    except ValueError as error:
+        raise UsageError(f"--{error}") from error
 
 
 def _configured_folder(arguments: list[str], name: str | None, settings: dict[str, Value]) -> Path | None:

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from nndoctor.findings import Diagnosis, Finding, NotExamined, ProbeFailure, Severity, ordered
+from nndoctor.findings import Diagnosis, Finding, NotExamined, ProbeFailure, Severity, ordered, taken_for
 from nndoctor.history import History
 from nndoctor.record import RecordReader
 from nndoctor.reports.panel_data import PanelState, panel_state
@@ -61,6 +61,7 @@ class Follower:
             steps=max(self.history.step, self._reader.last_step),
             rules=rules or 0,
             layers=len(self.history.targets.layers),
+            facts={"taken_for": taken_for(known)},
         )
         state = panel_state(
             self.history,

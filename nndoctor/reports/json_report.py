@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from nndoctor.findings import taken_for
 from nndoctor.reports.charts import run_line
 from nndoctor.reports.view import RunView, grade
 
@@ -47,6 +48,7 @@ def diagnosis_document(view: RunView, series: bool = True) -> dict[str, Any]:
         "generator": generator(),
         "run": {"name": view.name, "status": view.status, "facts": dict(view.facts)},
         "grade": {"letter": mark.letter, "word": mark.word},
+        "taken_for": list(taken_for(view.facts)),
         **diagnosis,
         "root_causes": [finding.rule for finding in view.diagnosis.root_causes],
         "rules_quiet": _quiet(view),

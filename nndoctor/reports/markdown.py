@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 
-from nndoctor.findings import Finding
+from nndoctor.findings import Finding, taken_for
 from nndoctor.reports.charts import number, quantity, run_line, spread_line, whole_number
 from nndoctor.reports.sections.common import Case, case, since, telling, told_first, where
 from nndoctor.reports.sections.measured import flat, overhead, sampling
@@ -47,6 +47,9 @@ def _lines(view: RunView) -> Iterator[str]:
     yield f"# {escaped(view.name)}: {mark.letter}, {mark.word}"
     yield from ("", f"**{escaped(view.diagnosis.verdict)}**", "")
     yield f"{view.status}, {whole_number(view.diagnosis.steps)} steps, {len(view.targets.layers)} layers, {view.diagnosis.rules} rules"
+    said = taken_for(view.facts)
+    if said:
+        yield from ("", f"Taken for: {escaped('; '.join(said))}")
     roots = view.diagnosis.root_causes
     if roots:
         yield from ("", "## Root causes")

@@ -160,6 +160,9 @@ class PanelRows:
         for piece in (counts, *pieces[1:]):
             if sum(p.cell_len + 3 for p in (*shown, piece)) - 3 <= room:
                 shown.append(piece)
+        kind = Text(self.kind(room), style="dim")
+        if kind and len(shown) == len(pieces) + 1 and sum(p.cell_len + 3 for p in (*shown, kind)) - 3 <= room:
+            shown.append(kind)
         if counts in shown:
             shown.append(shown.pop(shown.index(counts)))
         spare = self.width - line.cell_len - 1 - sum(p.cell_len + 3 for p in shown) + 3
@@ -307,7 +310,15 @@ class PanelRows:
         line = self.line((f" {self.glyphs.good if judged else self.glyphs.dot} ", "green" if judged else "dim"))
         dismissed = self.dismissed() if state.probe_failures else Text()
         line.append(self.counts(self.width - line.cell_len - dismissed.cell_len)).append_text(dismissed)
+        kind = self.kind(self.width)
+        if kind and line.cell_len + cell_len(kind) + 3 + len("   more: nndoctor watch ") + 24 <= self.width:
+            line.append(f" {self.glyphs.dot} {kind}", style="dim")
         return self.hinted(line) if hint else line
+
+    def kind(self, width: int) -> str:
+        """What the run is taken for, without the details: ``a GAN``."""
+        said = self.state.taken_for[:1]
+        return self.safe(said[0].partition(":")[0], max(0, min(36, width))) if said else ""
 
     def hinted(self, line: Text) -> Text:
         """`line` with the way to more at its right, where there is room."""

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nndoctor.findings import Diagnosis, Finding, Severity, describe_fix
+from nndoctor.findings import Diagnosis, Finding, Severity, describe_fix, taken_for
 from nndoctor.history import History
 from nndoctor.signals import CATALOGUE, Targets
 
@@ -142,6 +142,7 @@ class PanelState:
         not_examined: rules that could not be judged; None where that is not known.
         probe_failures: probes that were dismissed.
         verdict: the run in one sentence.
+        taken_for: what kind of run the doctor takes it for.
     """
 
     name: str
@@ -160,6 +161,7 @@ class PanelState:
     not_examined: int | None = None
     probe_failures: tuple[str, ...] = ()
     verdict: str = ""
+    taken_for: tuple[str, ...] = ()
 
     @property
     def causes(self) -> tuple[FindingLine, ...]:
@@ -227,6 +229,7 @@ def with_diagnosis(state: PanelState, diagnosis: Diagnosis, targets: Targets | N
         not_examined=len(diagnosis.not_examined),
         probe_failures=tuple(dict.fromkeys(p.probe for p in diagnosis.probe_failures)),
         verdict=diagnosis.verdict,
+        taken_for=taken_for(diagnosis.facts),
     )
 
 

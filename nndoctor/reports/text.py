@@ -5,7 +5,7 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Iterator
 
-from nndoctor.findings import Finding
+from nndoctor.findings import Finding, taken_for
 from nndoctor.reports.charts import number, quantity, whole_number
 from nndoctor.reports.sections.common import Case, case, since, telling, told_first
 from nndoctor.reports.sections.measured import overhead, sampling
@@ -24,6 +24,9 @@ def _lines(view: RunView) -> Iterator[str]:
     mark = grade(view.diagnosis)
     yield f"{clean(view.name)}: {mark.letter}, {mark.word}"
     yield f"{view.status}, {whole_number(view.diagnosis.steps)} steps, {len(view.targets.layers)} layers, {view.diagnosis.rules} rules"
+    said = taken_for(view.facts)
+    if said:
+        yield from _wrapped(f"taken for: {'; '.join(said)}", "", "  ")
     for position, finding in enumerate(view.diagnosis.root_causes, 1):
         yield ""
         yield from _cause(case(view, finding), position)
