@@ -341,8 +341,8 @@ _IDENTITY = _signals(
     ("checkpoint.renamed", "count", "Parameters it did not fill although it holds their names behind a prefix too many or too few."),
     ("checkpoint.loaded", "count", "Parameters of the run that it did fill."),
     ("eval.train_mode_batches", "count", "Most batches in a row of a loader that does not train which the model saw without gradients in train mode, where that matters to a layer."),
-    ("graph.retained_losses", "count", "Losses of at least two steps ago whose autograd graph is still held (up to 64)."),
-    ("graph.retained_outputs", "count", "Outputs of the model from at least two steps ago whose autograd graph is still held (up to 64)."),
+    ("graph.retained_losses", "count", "Steps, at least two ago, of whose losses an autograd graph is still held (up to 64)."),
+    ("graph.retained_outputs", "count", "Steps, at least two ago, of whose outputs of the model an autograd graph is still held (up to 64)."),
     ("optimizer.tensors", "count", "Tensors that the optimizers hold."),
     ("optimizer.stale_tensors", "count", "Of these, tensors that neither the model owns nor the loss reaches, while the loss reaches tensors that no optimizer holds."),
 ) + _signals(
@@ -354,6 +354,9 @@ _IDENTITY = _signals(
     "layer",
     ("norm.frozen_updating", "0 or 1", "1 if a normalisation layer with learnt statistics, all of whose parameters are frozen, wrote its running statistics in this training step."),
     ("layer.train_in_eval", "0 or 1", "1 if a dropout or batch normalisation layer that serves trainable parameters was in train mode in such a pass."),
+    ("layer.cut_off", "0 or 1", "1 for a layer that was called in training, whose parameters an optimizer stepped three times, and that no loss has reached."),
+    ("layer.cut_after", "0 or 1", "1 for a layer whose output went on without its gradient, or that ran with gradients disabled inside a pass that trains."),
+    ("layer.cut_before", "0 or 1", "1 for a layer that received the output of an earlier one without its gradient."),
     ("layer.unregistered", "0 or 1", "1 for a module in a plain list, dict or attribute whose tensors the loss reaches; absent otherwise."),
     ("layer.unregistered_held", "0 or 1", "1 if an optimizer holds the tensors of such a module all the same."),
 )

@@ -6,6 +6,7 @@ from nndoctor.probes.accumulation import AccumulationProbe
 from nndoctor.probes.attention import AttentionProbe
 from nndoctor.probes.base import Probe
 from nndoctor.probes.checkpoint import CheckpointProbe
+from nndoctor.probes.cuts import CutProbe
 from nndoctor.probes.evaluation import EvaluationProbe
 from nndoctor.probes.frozen_norms import FrozenNormProbe
 from nndoctor.probes.latent import LatentProbe
@@ -24,6 +25,7 @@ def further_probes() -> list[Probe]:
         RetentionProbe(),
         AccumulationProbe(),
         EvaluationProbe(),
+        CutProbe(),
         AttentionProbe(),
         LatentProbe(),
         ScalingProbe(),

@@ -24,7 +24,7 @@ OLD = 2
 MOST = 64
 """Notes of each kind that are followed; the count stops there, the fault is long clear."""
 
-ENOUGH = 3
+ENOUGH = 4
 """From this many on the finding is news."""
 
 SCALINGS = frozenset({"MulBackward0", "DivBackward0"})
@@ -41,7 +41,7 @@ class _Kept:
 
     def __init__(self) -> None:
         self._young: deque[tuple[int, ref[_Note]]] = deque(maxlen=MOST)
-        self._old: deque[ref[_Note]] = deque(maxlen=MOST)
+        self._old: deque[tuple[int, ref[_Note]]] = deque(maxlen=MOST)
 
     def mark(self, node: Any, step: int) -> None:
         note = _Note()
@@ -50,16 +50,16 @@ class _Kept:
 
     def age(self, step: int) -> None:
         while self._young and self._young[0][0] <= step - OLD:
-            note = self._young.popleft()[1]
-            if note() is not None:
-                self._old.append(note)
+            young = self._young.popleft()
+            if young[1]() is not None:
+                self._old.append(young)
 
     @property
     def count(self) -> int:
-        """Notes that are old and alive."""
+        """Steps long past of which a note is alive; the several losses or outputs of one step count once."""
         if self._old:
-            self._old = deque((note for note in self._old if note() is not None), maxlen=MOST)
-        return len(self._old)
+            self._old = deque((old for old in self._old if old[1]() is not None), maxlen=MOST)
+        return len({step for step, _ in self._old})
 
     def __bool__(self) -> bool:
         return bool(self._old)
@@ -102,6 +102,7 @@ class RetentionProbe:
     def __init__(self) -> None:
         self.news = False
         self._step = 0
+        self._leader: int | None = None
         self._losses = _Kept()
         self._outputs = _Kept()
         self._told = 0
@@ -127,6 +128,10 @@ class RetentionProbe:
             self._losses.mark(_unscaled(loss.grad_fn), self._step)
 
     def stepped(self, optimizer: object) -> None:
+        """A step of the first optimizer: where several take turns, the variables of the loop live for a whole round."""
+        self._leader = id(optimizer) if self._leader is None else self._leader
+        if id(optimizer) != self._leader:
+            return
         self._step += 1
         self._losses.age(self._step)
         self._outputs.age(self._step)

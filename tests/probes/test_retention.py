@@ -99,3 +99,18 @@ def test_notes_change_no_gradient() -> None:
     probe.backward_begins(loss)
     loss.backward()
     assert torch.equal(model.weight.grad, expected)
+
+
+def test_the_variables_of_two_optimizers_that_take_turns_are_not_called_past() -> None:
+    draw, judge, probe = nn.Linear(3, 3), nn.Linear(3, 1), RetentionProbe()
+    for _ in range(8):
+        fake = draw(X)
+        probe.forward_ended(draw, fake)
+        for loss, optimizer in ((judge(fake.detach()), "judge"), (judge(fake), "draw")):
+            probe.forward_ended(judge, loss)
+            held = loss.mean()
+            probe.backward_begins(held)
+            held.backward()
+            probe.stepped(optimizer)
+    found = probe.collect()
+    assert max(found["graph.retained_losses"], found["graph.retained_outputs"]) <= 1  # type: ignore[type-var]
