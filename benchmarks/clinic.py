@@ -17,6 +17,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, field
 from fnmatch import fnmatch
 from multiprocessing import get_context
@@ -179,8 +180,9 @@ def quick(cases: Sequence[Case], seconds: Mapping[str, float], budget: float) ->
 
 def run_all(tasks: Sequence[Task], processes: int) -> Iterable[CaseResult]:
     """The results in the order of the tasks, reported on standard error as they come."""
-    with get_context("spawn").Pool(processes, initializer=one_thread) as pool:
-        for count, results in enumerate(pool.imap(run_task, tasks), 1):
+    # No multiprocessing.Pool: its processes are daemons, which may not have children, as loaders with workers do.
+    with ProcessPoolExecutor(processes, get_context("spawn"), one_thread) as pool:
+        for count, results in enumerate(pool.map(run_task, tasks), 1):
             for result in results:
                 print(f"{count}/{len(tasks)} {line(result)}", file=sys.stderr, flush=True)
                 yield result

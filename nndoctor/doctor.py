@@ -354,8 +354,8 @@ class Doctor:
             self._guard("closing", self._close_frame)
         self._flush()
         self.closed = True
-        self._detach()
         self._refresh_facts()
+        self._detach()
         self._final = self._worker.close(status)
 
     @property
@@ -990,13 +990,23 @@ class Doctor:
         for probe in self._contract_probes:
             if window.sampled or getattr(probe, "news", False):
                 window.news = True
+                news = getattr(probe, "news", False)
                 self._measure(probe, lambda probe=probe: measured.update(probe.collect()))  # type: ignore[misc]
+                if news:
+                    self._measure(probe, partial(self._tell_facts_of, probe))
         if window.sampled and self._context.facts()["taken_for"] != self._taken_for:
             self._taken_for = self._context.facts()["taken_for"]
             self._refresh_facts()
         if measured.get("loop.unchanged") is not None and (window.skipped or measured.get("lr") == 0):
             del measured["loop.unchanged"]
         return measured
+
+    def _tell_facts_of(self, probe: Probe) -> None:
+        """Let the panel know at once what a probe has just found out."""
+        told = getattr(probe, "facts", None)
+        if told is not None:
+            self.facts.update(told())
+            self._worker.facts = dict(self.facts)
 
     def _seldom(self) -> dict[str, Measured]:
         """Signals that change slowly and are not free."""

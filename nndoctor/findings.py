@@ -102,6 +102,8 @@ class Finding:
         against: what speaks against it, a sentence each; each lowers the confidence by one degree.
         ruled_out: diagnoses that could have explained it, were examined and did not hold.
         not_ruled_out: those that could not be examined.
+        incident: the batch it came from, where a batch did it: ``step``, ``epoch``, ``batch``, ``size``, ``indices``
+            of its samples in the data set and of the culprits among them (``samples``), ``loss``; empty otherwise.
     """
 
     rule: str
@@ -121,6 +123,7 @@ class Finding:
     against: tuple[str, ...] = ()
     ruled_out: tuple[str, ...] = ()
     not_ruled_out: tuple[str, ...] = ()
+    incident: Mapping[str, Any] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         data = asdict(self)
@@ -273,6 +276,44 @@ def with_places(finding: Finding, places: Mapping[str, Sequence[Mapping[str, Any
     if not any(fix.place for fix in finding.fixes):
         return finding
     return replace(finding, fixes=tuple(replace(fix, place=_placed(fix.place, places)) for fix in finding.fixes))
+
+
+INCIDENT_BEFORE = 64
+"""Steps by which the report of a batch may come late: losses on an accelerator are read in groups."""
+
+
+def with_incident(finding: Finding, incidents: Sequence[Mapping[str, Any]]) -> Finding:
+    """The finding with the batch that it came from, told in its message too, where one of `incidents` is its own.
+
+    Args:
+        incidents: what the batches did, each with the ``signals`` it showed in and its ``step``, in order.
+    """
+    signals = {evidence.signal for evidence in finding.evidence}
+    for incident in incidents:
+        near = finding.first_step - INCIDENT_BEFORE <= incident["step"] <= finding.last_step
+        if near and signals.intersection(incident["signals"]):
+            told = {key: value for key, value in incident.items() if key != "signals"}
+            return replace(finding, incident=told, message=f"{finding.message}; {describe_incident(told)}")
+    return finding
+
+
+def describe_incident(incident: Mapping[str, Any]) -> str:
+    """``batch 37 of epoch 2 (step 412), sample 3141``: where in the data to look."""
+    where = f"step {incident['step']}"
+    if "micro_step" in incident:
+        where += f", micro-step {incident['micro_step']}"
+    if "batch" in incident:
+        where = f"batch {incident['batch']} of epoch {incident['epoch']} ({where})"
+    for key, thing in (("samples", "sample"), ("rows", "row"), ("indices", "made of the sample")):
+        if incident.get(key):
+            return f"{where}, {_listed(incident[key], thing, incident.get('size', 0) if key == 'indices' else 0)}"
+    return where
+
+
+def _listed(numbers: Sequence[int], thing: str, size: int, most: int = 8) -> str:
+    rest = max(len(numbers), size) - min(len(numbers), most)
+    shown = ", ".join(str(number) for number in numbers[:most])
+    return f"{thing}{'s' * (len(numbers) > 1)} {shown}" + (f" and {rest} more" if rest > 0 else "")
 
 
 def _placed(place: str, places: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:

@@ -440,6 +440,50 @@ _CONTEXT = _signals("run", *((f"context.{kind}", "0 or 1", help) for kind, help 
     "run", ("loop.accumulation", "count", "Micro-batches whose gradients are added up for one optimizer step; 1 where none are.")
 )
 
+ANOVA = "Fisher 1925, Statistical methods for research workers, intraclass correlations and the analysis of variance"
+
+_SUPERVISION = _signals(
+    "run",
+    ("labels.seen", "samples", "Targets pooled over about the last 50 looks; the counts fade by 2 % per look."),
+    ("labels.classes_seen", "count", "Classes that came at least once since the run began."),
+    ("labels.entropy", "loss", "Entropy of the pooled classes, in nats: the cross entropy of the best constant guess."),
+    ("labels.majority_fraction", "fraction", "Pooled share of the most frequent class."),
+    ("labels.balance_ratio", "ratio", "Pooled count of the most frequent over that of the rarest class that came."),
+    ("labels.ignored_classes", "count", "Classes with at least 5 pooled samples, at most a tenth of the most frequent class's, none of which was recognised."),
+    ("labels.ignored_samples", "samples", "Pooled samples of those classes."),
+    ("labels.weighted", "0 or 1", "1 if the loss has class weights."),
+    ("labels.neighbours_equal", "fraction", "Pooled share of samples in a batch whose predecessor has the same class."),
+    ("labels.neighbours_expected", "fraction", "That share if the order were random: the sum of the squared class shares."),
+    ("labels.one_class_batches", "fraction", "Share of the last 50 or so looks at which the batch held one class only."),
+    ("predictions.majority_fraction", "fraction", "Pooled share of the class that is predicted most often."),
+    ("labels.looks", "count", "Batches in which inputs were held against targets so far, at most 64."),
+    ("labels.association", "fraction", "Variance of the input columns that the targets of a batch explain beyond chance (eta squared or r squared, freed of its mean under permutation), the mean over columns and looks.", ANOVA),
+    ("labels.association_t", "1", "That mean over its standard error over looks: about standard normal if targets have nothing to do with inputs.", ANOVA),
+    ("labels.best_column_t", "1", "The same of the one input column for which it is largest.", ANOVA),
+    ("labels.shifted_z", "1", "Standard errors by which inputs tell the targets of the sample after or before them, in the batch or by index; the largest."),
+    ("labels.own_z", "1", "The same for their own targets, counted alike over all looks together."),
+    ("labels.determined", "0 or 1", "1 if input columns that were an exact function of the target in every look, at least 5, tell all targets apart."),
+    ("labels.determining_columns", "count", "How many input columns were an exact function of the target in every look."),
+    ("labels.determining_column", "index", "The first of them, counted over the flattened input."),
+)
+
+_BATCHES = _signals(
+    "run",
+    ("loss.spike", "1", "Robust standard deviations, 1.4826 median |x - median|, of a loss above the median of the last 128; only where it leaps."),
+    ("loss.setback", "fraction", "Share of the way from the first losses to that median that the leap takes back."),
+    ("loss.excursion", "ratio", "The leap above the median over the largest one of the last 128 losses."),
+    ("batch.input_outlier", "ratio", "Largest magnitude in the inputs of a batch whose loss leaps, over the median of that of other batches."),
+    ("batch.target_outlier", "ratio", "The same of its targets."),
+    ("batch.seen_in_spike", "fraction", "Share of a batch whose loss leaps that was in the batch of a leap in an earlier pass."),
+    ("loader.shuffled", "0 or 1", "1 if the training loader's sampler draws at random, 0 if it goes through the data set in order; torch's samplers only."),
+    ("loader.copied", "count", "Batches so far that equalled an earlier batch of the same pass, sample by sample and in order."),
+    ("loader.copied_apart", "count", "Those of them that were made of other indices than every remembered batch."),
+) + _signals(
+    "layer",
+    ("layer.batch_as_sequence", "0 or 1", "1 if a recurrent or attention layer works along an axis as long as the batch while its batch axis is not."),
+    ("layer.batch_reshaped", "0 or 1", "1 if its input is a mere view of the same sizes in another order, in which the batch moved."),
+)
+
 CATALOGUE = Catalogue((
     *_LOSS,
     *_RATE,
@@ -455,5 +499,7 @@ CATALOGUE = Catalogue((
     *_IDENTITY,
     *_SCALING,
     *_CONTEXT,
+    *_SUPERVISION,
+    *_BATCHES,
 ))
 """Every signal that the built-in probes measure."""

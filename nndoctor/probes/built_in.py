@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from nndoctor.probes.accumulation import AccumulationProbe
 from nndoctor.probes.attention import AttentionProbe
+from nndoctor.probes.balance import BalanceProbe
 from nndoctor.probes.base import Probe
+from nndoctor.probes.batch_axis import BatchAxisProbe
+from nndoctor.probes.batches import BatchProbe
 from nndoctor.probes.checkpoint import CheckpointProbe
 from nndoctor.probes.cuts import CutProbe
 from nndoctor.probes.evaluation import EvaluationProbe
@@ -14,10 +17,12 @@ from nndoctor.probes.ownership import OwnershipProbe
 from nndoctor.probes.retention import RetentionProbe
 from nndoctor.probes.scaling import ScalingProbe
 from nndoctor.probes.schedule import ScheduleProbe
+from nndoctor.probes.supervision import SupervisionProbe
 
 
 def further_probes() -> list[Probe]:
     """Probes that need nothing from the doctor but its events, in the order in which they are told."""
+    batches = BatchProbe()
     return [
         OwnershipProbe(),
         FrozenNormProbe(),
@@ -30,4 +35,8 @@ def further_probes() -> list[Probe]:
         LatentProbe(),
         ScalingProbe(),
         ScheduleProbe(),
+        batches,
+        BalanceProbe(),
+        SupervisionProbe(batches),
+        BatchAxisProbe(),
     ]

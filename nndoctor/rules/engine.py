@@ -23,6 +23,7 @@ from nndoctor.findings import (
     ProbeFailure,
     State,
     ordered,
+    with_incident,
     with_places,
 )
 from nndoctor.history import History
@@ -179,8 +180,9 @@ class Judge:
     ) -> Diagnosis:
         """All there is to say about the run so far."""
         places = (facts or {}).get("places", {})
+        incidents = (facts or {}).get("incidents", ())
         return Diagnosis(
-            findings=tuple(with_places(finding, places) for finding in self.findings()),
+            findings=tuple(with_incident(with_places(finding, places), incidents) for finding in self.findings()),
             not_examined=self.not_examined(),
             probe_failures=tuple(probe_failures),
             steps=self.history.step,
