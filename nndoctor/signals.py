@@ -313,6 +313,12 @@ _SCALING = _signals(
     ("schedule.before_first_step", "0 or 1", "1 if a learning rate schedule was advanced once before the optimizer's first step."),
     ("schedule.before_step", "count", "Steps in a row between whose backward and update a learning rate schedule was advanced."),
     ("amp.skip_fraction", "fraction", "Share of the last 100 calls of scaler.step that skipped."),
+    ("decay.decoupled", "0 or 1", "1 if the optimizers take weight decay off the weights themselves, 0 if they add it to the gradients.", "Loshchilov & Hutter 2019, Decoupled weight decay regularization, https://arxiv.org/abs/1711.05101"),
+) + _signals(
+    "param",
+    ("param.weight_decay", "1", "Weight decay that the parameter is trained with."),
+    ("param.gain_or_bias", "0 or 1", "1 for parameters of fewer than two dimensions: biases, gains of normalisation layers."),
+    ("param.update.lost", "fraction", "Of a few hundred elements of a bfloat16 or float16 matrix that had a gradient, the share that the step left as they were."),
 )
 
 _TIME = _signals(

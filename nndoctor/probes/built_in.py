@@ -11,9 +11,11 @@ from nndoctor.probes.batches import BatchProbe
 from nndoctor.probes.checkpoint import CheckpointProbe
 from nndoctor.probes.cuts import CutProbe
 from nndoctor.probes.evaluation import EvaluationProbe
+from nndoctor.probes.decay import DecayProbe
 from nndoctor.probes.frozen_norms import FrozenNormProbe
 from nndoctor.probes.latent import LatentProbe
 from nndoctor.probes.ownership import OwnershipProbe
+from nndoctor.probes.precision import PrecisionProbe
 from nndoctor.probes.retention import RetentionProbe
 from nndoctor.probes.scaling import ScalingProbe
 from nndoctor.probes.schedule import ScheduleProbe
@@ -39,4 +41,6 @@ def further_probes() -> list[Probe]:
         BalanceProbe(),
         SupervisionProbe(batches),
         BatchAxisProbe(),
+        PrecisionProbe(),
+        DecayProbe(),
     ]

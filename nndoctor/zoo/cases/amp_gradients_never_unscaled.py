@@ -47,5 +47,6 @@ CASE = Case(
     description="MLP, SGD: scaler.scale(loss).backward() and then optimizer.step() instead of scaler.step(optimizer)",
     sick=partial(train, by_scaler=False),
     cured=partial(train, by_scaler=True),
+    remedies={"scaler.step(optimizer)": "by_scaler"},
     source="https://github.com/nerfstudio-project/nerfacc/issues/307",
 )

@@ -44,5 +44,6 @@ CASE = Case(
     description="MLP regression, SGD: scaler.scale(loss) is called, but loss.backward() runs on the loss itself",
     sick=partial(train, scaled=False),
     cured=partial(train, scaled=True),
+    remedies={"scaler.scale(loss).backward()": "scaled"},
     source="https://github.com/NVIDIA/apex/issues/377",
 )

@@ -46,5 +46,6 @@ CASE = Case(
     description="MLP, Adam: scaler.update() was left out, so that the second scaler.step() raises",
     sick=partial(train, updated=False),
     cured=partial(train, updated=True),
+    remedies={"scaler.update()": "updated"},
     source="https://github.com/Azure/MS-AMP/pull/45",
 )

@@ -53,5 +53,6 @@ CASE = Case(
     description="CNN with BatchNorm, SGD: scaler.update() between scaler.unscale_() and scaler.step()",
     sick=partial(train, updated_first=True),
     cured=partial(train, updated_first=False),
+    remedies={"scaler.update()": {"updated_first": False}},
     source="https://docs.pytorch.org/docs/stable/amp.html#gradient-scaling",
 )

@@ -53,5 +53,6 @@ CASE = Case(
     description="LSTM, SGD with Nesterov momentum, 2 micro-batches per step: clipped to 0.5 before unscaling",
     sick=partial(train, unscale_first=False),
     cured=partial(train, unscale_first=True),
+    remedies={"scaler.unscale_(optimizer)": "unscale_first"},
     source="https://github.com/Lightning-AI/pytorch-lightning/issues/9599",
 )

@@ -47,5 +47,6 @@ CASE = Case(
     description="MLP, SGD, float16: clip_grad_norm_() without scaler.unscale_() before it",
     sick=partial(train, unscale_first=False),
     cured=partial(train, unscale_first=True),
+    remedies={"scaler.unscale_(optimizer)": "unscale_first"},
     source="https://github.com/milesial/Pytorch-UNet/issues/468",
 )

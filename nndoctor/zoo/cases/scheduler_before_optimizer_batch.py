@@ -46,5 +46,6 @@ CASE = Case(
     description="MLP, AdamW, cosine schedule: scheduler.step() between backward() and optimizer.step()",
     sick=partial(train, first=True),
     cured=partial(train, first=False),
+    remedies={"scheduler.step()": {"first": False}},
     source="https://github.com/deepspeedai/DeepSpeed/issues/1120",
 )

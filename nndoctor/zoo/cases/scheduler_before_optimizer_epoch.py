@@ -44,5 +44,6 @@ CASE = Case(
     description="LeNet, SGD, StepLR(gamma=0.1): scheduler.step() at the top of each epoch",
     sick=partial(train, first=True),
     cured=partial(train, first=False),
+    remedies={"scheduler.step()": {"first": False}},
     source="https://github.com/zju3dv/NeuralRecon/issues/51",
 )
