@@ -10,8 +10,8 @@ from nndoctor.probes.batch_axis import BatchAxisProbe
 from nndoctor.probes.batches import BatchProbe
 from nndoctor.probes.checkpoint import CheckpointProbe
 from nndoctor.probes.cuts import CutProbe
-from nndoctor.probes.evaluation import EvaluationProbe
 from nndoctor.probes.decay import DecayProbe
+from nndoctor.probes.evaluation import EvaluationProbe
 from nndoctor.probes.frozen_norms import FrozenNormProbe
 from nndoctor.probes.latent import LatentProbe
 from nndoctor.probes.ownership import OwnershipProbe
