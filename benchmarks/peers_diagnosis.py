@@ -258,7 +258,7 @@ def listen(peer: str, case: str, variant: Any, seed: int) -> list[str]:
                 adapter.backward(float(tensors.detach()))
         return original(tensors, *args, **kwargs)
 
-    torch.autograd.backward = backward  # type: ignore[assignment]
+    torch.autograd.backward = backward
     try:
         case_named(case).train(variant)(seed, attach)
     finally:

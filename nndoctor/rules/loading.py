@@ -542,21 +542,27 @@ class _Loader:
         links = []
         for model, index, document, node in self._links:
             explain = model.explain[index]
-            causes = self._rules_called(explain.cause, document, node.at(["cause"]))
-            symptoms: list[str] = []
-            for at, name in enumerate(explain.symptoms):
-                symptoms += self._rules_called(name, document, node.at(["symptoms", at]))
-            found = [s for s in dict.fromkeys(symptoms) if s not in causes]
+            causes = self._rules_of(explain.cause, document, node, "cause")
+            symptoms = self._rules_of(explain.symptoms, document, node, "symptoms")
+            found = [s for s in symptoms if s not in causes]
             self._check_places(explain.on, (*causes, *found), document, node)
             if causes and found:
                 source = f"{document.source}:{node.line + 1}"
                 links.append(Link(causes, tuple(found), explain.on, explain.within, explain.lead, source))
             elif causes and symptoms:
                 self.problems.append(
-                    document.problem(f"'{explain.cause}' cannot explain itself", node.at(["symptoms"]))
+                    document.problem(f"'{', '.join(explain.cause)}' cannot explain itself", node.at(["symptoms"]))
                 )
         self._check_circles(links)
         return tuple(links)
+
+    def _rules_of(self, names: Sequence[str], document: Document, node: Node, key: str) -> tuple[str, ...]:
+        """All rules that one or several names of a link mean, each once."""
+        several = node.at([key]).children
+        found: dict[str, None] = {}
+        for at, name in enumerate(names):
+            found.update(dict.fromkeys(self._rules_called(name, document, node.at([key, at] if several else [key]))))
+        return tuple(found)
 
     def _check_places(self, on: Axis, names: Iterable[str], document: Document, node: Node) -> None:
         """A link that goes by places needs rules that have some."""

@@ -167,7 +167,7 @@ class RuleModel(TimingModel):
 class ExplainModel(Model):
     """One cause explains these symptoms; ids of rules, or names of diagnoses for all their rules."""
 
-    cause: str
+    cause: Texts
     symptoms: Texts
     on: Axis
     within: DurationField = Duration(200)

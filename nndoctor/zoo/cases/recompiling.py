@@ -28,7 +28,7 @@ class Centred(nn.Module):
 
 
 def train(seed: int, attach: Attach, *, running_mean: bool, steps: int = 120) -> Trained:
-    torch.compiler.reset()
+    torch.compiler.reset()  # type: ignore[no-untyped-call]
     data = classification()
     loader = data.train_loader(seed=seed)
     model = seeded(seed, Centred)
