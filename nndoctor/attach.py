@@ -17,8 +17,10 @@ import torch.nn.functional as F
 from torch import nn
 from torch.utils.hooks import RemovableHandle
 
+from nndoctor.checkup_results import Checkup
 from nndoctor.discovery import unique_names, unwrap
 from nndoctor.doctor import Doctor, attached_doctors, wrap
+from nndoctor.examinations.first_step import FirstStep, examine_first_step
 from nndoctor.interpose import PROCESS
 from nndoctor.probes.base import Hook
 
@@ -41,6 +43,8 @@ class AutoAttach:
     Args:
         rules, ui, budget, cadence, run_dir, name, context: as for :func:`nndoctor.wrap`.
         said: told of what could not be attached, in one sentence.
+        examined: called with the checkup that is made at the first backward, before the doctor attaches; None: no checkup.
+        seconds: time that the checkup may take.
     """
 
     def __init__(
@@ -54,6 +58,8 @@ class AutoAttach:
         name: str | None = None,
         context: Mapping[str, bool] | None = None,
         said: Callable[[str], None] = lambda text: None,
+        examined: Callable[[Checkup], None] | None = None,
+        seconds: float = 10.0,
     ) -> None:
         self.doctor: Doctor | None = None
         self._options: dict[str, Any] = {
@@ -61,6 +67,9 @@ class AutoAttach:
             "context": context,
         }  # fmt: skip
         self._said = said
+        self._examined = examined
+        self._seconds = seconds
+        self._first_step = None if examined is None else FirstStep()
         self._optimizers: list[torch.optim.Optimizer] = []
         self._roots: WeakSet[nn.Module] = WeakSet()
         self._order: list[int] = []
@@ -73,6 +82,7 @@ class AutoAttach:
         self._scaled: tuple[object, object] | None = None
         self._tries = 0
         self._states: list[tuple[nn.Module, Sequence[str], Sequence[str]]] = []
+        self._watching = True
 
     def install(self) -> None:
         """Start to look; nothing of the user's is touched yet."""
@@ -84,6 +94,8 @@ class AutoAttach:
             hooks.register_module_forward_pre_hook(Hook(self._entered)),
             hooks.register_module_forward_hook(Hook(self._left), always_call=True),
         ]
+        if self._first_step is not None:
+            self._first_step.watch()
         PROCESS.add(self)
 
     def remove(self) -> None:
@@ -98,6 +110,8 @@ class AutoAttach:
             handle.remove()
         self._handles.clear()
         self._depth = 0
+        if self._first_step is not None:
+            self._first_step.stop()
 
     def _patch(self, owner: Any, name: str, wrapper: Callable[[Callable[..., Any]], Callable[..., Any]]) -> None:
         original = getattr(owner, name)
@@ -113,7 +127,7 @@ class AutoAttach:
     def _note_optimizer(self, original: Callable[..., Any]) -> Callable[..., Any]:
         def init(optimizer: torch.optim.Optimizer, *args: Any, **kwargs: Any) -> None:
             original(optimizer, *args, **kwargs)
-            if all(optimizer is not known for known in self._optimizers):
+            if self._watching and all(optimizer is not known for known in self._optimizers):
                 self._optimizers.append(optimizer)
 
         return init
@@ -139,7 +153,7 @@ class AutoAttach:
 
     def _entered(self, module: nn.Module, args: object) -> None:
         self._depth += 1
-        if self._depth == 1 and module not in self._roots and any(True for _ in module.parameters()):
+        if self._watching and self._depth == 1 and module not in self._roots and any(True for _ in module.parameters()):
             self._roots.add(module)
             self._order.append(id(module))
 
@@ -151,6 +165,7 @@ class AutoAttach:
     def backward_begins(self, loss: object) -> None:
         if self.doctor is None:
             if self._depth == 0 or self._tries > 20:
+                self._examine(loss)
                 self._attach()
             self._tries += 1
             if self.doctor is not None:
@@ -164,15 +179,7 @@ class AutoAttach:
             self.doctor = attached_doctors()[0]  # the script wraps its model itself
             self._stop_looking()
             return
-        held = {id(p) for o in self._optimizers for g in o.param_groups for p in g["params"]}
-        roots = sorted(
-            (m for m in self._roots if any(id(p) in held for p in m.parameters())),
-            key=lambda m: self._order.index(id(m)),
-        )
-        inner = {id(sub) for root in roots for sub in unwrap(root).modules() if sub is not unwrap(root)}
-        roots = [root for root in roots if id(unwrap(root)) not in inner]
-        owned = {id(p) for root in roots for p in root.parameters()}
-        optimizers = [o for o in self._optimizers if any(id(p) in owned for g in o.param_groups for p in g["params"])]
+        roots, optimizers = self._trained()
         if not roots or not optimizers:
             return
         models = dict(zip(unique_names([type(unwrap(r)).__name__.lower() for r in roots]), roots, strict=True))
@@ -189,6 +196,41 @@ class AutoAttach:
         if strangers:
             self._said(f"{strangers} optimizer(s) hold parameters of no module that was called before the first backward")
         self._stop_looking()
+
+    def _trained(self) -> tuple[list[nn.Module], list[torch.optim.Optimizer]]:
+        """The outermost modules with parameters that an optimizer holds, and those optimizers."""
+        held = {id(p) for o in self._optimizers for g in o.param_groups for p in g["params"]}
+        roots = sorted(
+            (m for m in self._roots if any(id(p) in held for p in m.parameters())),
+            key=lambda m: self._order.index(id(m)),
+        )
+        inner = {id(sub) for root in roots for sub in unwrap(root).modules() if sub is not unwrap(root)}
+        roots = [root for root in roots if id(unwrap(root)) not in inner]
+        owned = {id(p) for root in roots for p in root.parameters()}
+        return roots, [o for o in self._optimizers if any(id(p) in owned for g in o.param_groups for p in g["params"])]
+
+    def _examine(self, loss: object) -> None:
+        """Make the checkup that was asked for; the modules and optimizers that it makes are not the script's."""
+        step, tell = self._first_step, self._examined
+        if step is None or tell is None or not isinstance(loss, torch.Tensor):
+            return
+        self._first_step = None
+        step.stop()
+        roots, optimizers = self._trained()
+        if not roots:  # an optimizer that holds none of the model's parameters is a finding, too
+            roots, optimizers = list(self._roots), self._optimizers
+        self._watching = False
+        try:
+            checkup = examine_first_step(step.patient(loss, roots, list(optimizers), self._loader, self._seconds))
+        except LookupError as reason:
+            self._said(f"no checkup was made: {reason}")
+            return
+        except Exception as error:
+            self._said(f"the checkup failed ({type(error).__name__}: {error})")
+            return
+        finally:
+            self._watching = True
+        tell(checkup)
 
     def _report_validation(self) -> None:
         """Hand over the validation that ended just now, as its mean over batches."""

@@ -36,7 +36,7 @@ MAY_IMPORT = {
     "worker": {"frames", "rules", "reports", "record", "findings", "signals"},
     "reporting": {"rules", "reports", "record", "history", "findings", "signals"},
     "doctor": {"nndoctor", "worker", "reporting", "probes", "rules", "reports", "signals", "findings", "history", "record", "discovery", "interpose", "frames", "loop_state", "places", "quiet", "budget", "torch"},
-    "attach": {"doctor", "discovery", "interpose", "probes", "torch"},
+    "attach": {"doctor", "examinations", "checkup_results", "discovery", "interpose", "probes", "torch"},
     "cli": {"cli", *PUBLIC},
     "integrations": {*PUBLIC, "torch"},
     "zoo": {*PUBLIC, "torch"},

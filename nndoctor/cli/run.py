@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import os
 import runpy
 import sys
 import traceback
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from nndoctor.checkup_results import Checkup
 
 USAGE_ERROR = 2
 
@@ -25,6 +31,16 @@ class RunOptions:
     name: str | None = None
     report: Path | None = None
     context: Mapping[str, bool] = field(default_factory=dict)
+    checkup: CheckupOptions | None = None
+
+
+@dataclass(frozen=True)
+class CheckupOptions:
+    """What ``--checkup`` does at the first backward: the table, a JSON file, and whether the script goes on."""
+
+    only: bool = False
+    json: Path | None = None
+    seconds: float = 10.0
 
 
 def run_script(argv: Sequence[str], options: RunOptions) -> int:
@@ -55,15 +71,54 @@ def run_script(argv: Sequence[str], options: RunOptions) -> int:
         name=options.name or _name(arguments),
         context=options.context,
         said=lambda text: print(f"nndoctor: {text}", file=sys.stderr),
+        examined=None if options.checkup is None else partial(show_checkup, options=options.checkup),
+        seconds=10.0 if options.checkup is None else options.checkup.seconds,
     )
     attach.install()
     code = 1
     try:
         code = _execute(arguments)
+    except CheckupDone as done:
+        return done.exit_code
     finally:
         attach.finish()
-        _say_verdict(attach, options, crashed=code != 0)
+        if attach.doctor is not None or options.checkup is None or not options.checkup.only:
+            _say_verdict(attach, options, crashed=code != 0)
+    if options.checkup is not None and options.checkup.only:
+        print("nndoctor: nothing was examined: no backward() was seen that a checkup could be made at", file=sys.stderr)
+        return code or USAGE_ERROR
     return code
+
+
+class CheckupDone(BaseException):
+    """Ends the script after ``--checkup-only``; no ``except Exception`` of the script's catches it."""
+
+    def __init__(self, exit_code: int) -> None:
+        super().__init__("the checkup is done")
+        self.exit_code = exit_code
+
+
+def show_checkup(checkup: Checkup, options: CheckupOptions) -> None:
+    """Print the table to stderr, write the JSON, and end the script where nothing else was asked for.
+
+    Raises:
+        CheckupDone: with ``only``.
+    """
+    from rich.console import Console
+
+    from nndoctor.reports.checkup_table import checkup_table
+
+    console = Console(file=sys.stderr, highlight=False, markup=False, emoji=False)
+    console.print(checkup_table(checkup, ascii=not console.encoding.lower().startswith("utf")))
+    if options.json is not None:
+        from nndoctor.reports.json_report import finite
+
+        try:
+            options.json.write_text(json.dumps(finite(checkup.to_dict()), indent=2) + "\n", encoding="utf-8")
+        except OSError as error:
+            print(f"nndoctor: cannot write {options.json}: {error.strerror or error}", file=sys.stderr)
+    if options.only:
+        raise CheckupDone(checkup.exit_code)
 
 
 def _problem(arguments: Sequence[str]) -> str | None:
@@ -99,6 +154,8 @@ def _execute(arguments: Sequence[str]) -> int:
     except KeyboardInterrupt:
         print("nndoctor: interrupted", file=sys.stderr)
         return 130
+    except CheckupDone:
+        raise
     except BaseException as error:
         _print_traceback(error)
         return 1

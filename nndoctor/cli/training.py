@@ -41,14 +41,25 @@ def run(
             help="What the run is or is not (gan=no), where the doctor errs; may be repeated.",
         ),
     ] = None,
+    checkup: Annotated[
+        bool, typer.Option("--checkup", help="Examine model, loss and batch at the first backward, then go on.")
+    ] = False,
+    checkup_only: Annotated[
+        bool, typer.Option("--checkup-only", help="Stop after the checkup; exits with 1 if something failed.")
+    ] = False,
+    checkup_json: Annotated[
+        Path | None, typer.Option(help="Write the checkup there as JSON; implies --checkup.")
+    ] = None,
+    checkup_seconds: Annotated[float, typer.Option(min=0.0, help="Time that the checkup may take.")] = 10.0,
 ) -> None:
     """Run a training script with the doctor attached.
 
     nndoctor run -- train.py --lr 0.1: the script stays as it is. The script's own exit code is passed through.
     """
-    from nndoctor.cli.run import RunOptions, run_script
+    from nndoctor.cli.run import CheckupOptions, RunOptions, run_script
 
     settings = load_settings()
+    wanted = checkup or checkup_only or checkup_json is not None
     options = RunOptions(
         rules=tuple(rules) if rules else settings["rules"].value,
         ui=checked_ui(ui, settings),
@@ -58,6 +69,7 @@ def run(
         name=name,
         report=report,
         context=checked_words(said or ()),
+        checkup=CheckupOptions(checkup_only, checkup_json, checkup_seconds) if wanted else None,
     )
     raise typer.Exit(run_script(context.args, options))
 

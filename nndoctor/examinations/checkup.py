@@ -108,12 +108,13 @@ def checkup(
             optimizer=inner,
             causal=causal,
             padding_index=padding_index,
-            deadline=started + seconds,
+            seconds=seconds,
+            started=started,
         )
-        return examine(patient, started)
+        return examine(patient)
 
 
-def examine(patient: Patient, started: float) -> Checkup:
+def examine(patient: Patient) -> Checkup:
     """Make every examination of `patient`; random generators are left where the last one put them."""
     rehearsals: list[Rehearsal] = []
     found = [
@@ -126,7 +127,7 @@ def examine(patient: Patient, started: float) -> Checkup:
             found += _guarded(name, partial(after, patient, rehearsals[0]))
         else:
             found.append(Examination(name, "not examined", message="the model does not run"))
-    return Checkup(tuple(found), time.perf_counter() - started, facts(patient, rehearsals))
+    return Checkup(tuple(found), time.perf_counter() - patient.started, facts(patient, rehearsals))
 
 
 def _run_once(patient: Patient, rehearsals: list[Rehearsal]) -> Iterable[Outcome]:

@@ -18,25 +18,26 @@ from nndoctor.findings import Fix
 
 STEPS = 80
 FEWEST_STEPS = 20
-SECONDS = 2.5
-"""At most, for all attempts of one examination."""
+SHARE = 0.25
+"""Of the time of the whole checkup, for all attempts of one examination."""
 RATES = (3e-3, 3e-4, 3e-2)
 """Of Adam, tried one after the other until one fits."""
 LEARNT = 0.5
 """Share of the first loss below which the samples count as being learnt; losses with a floor (a VAE's) never reach 0."""
 UNLEARNT = 0.9
 """Share above which nothing was learnt. Healthy models of a dozen kinds end at 0.0 to 0.6 after 80 steps."""
-HARMLESS_INPUTS = 0.9
-"""Loss with real inputs over that with zeros, above which the inputs do not matter. Healthy models: 0.0 to 0.7."""
+NO_BETTER = 0.98
+"""Loss with real inputs over that with zeros, above which a batch that was learnt owes nothing to them. Healthy models: 0.0 to 0.7."""
 
 
 @dataclass(frozen=True)
 class Fit:
-    """How a loss went while a small batch was fitted; ``rate`` is None for the user's own optimizer."""
+    """How a loss went while a small batch was fitted, and the fitted copy; ``rate`` is None for the user's own optimizer."""
 
     losses: tuple[float, ...]
     rate: float | None
     name: str
+    trial: Trial
 
     @property
     def start(self) -> float:
@@ -101,7 +102,7 @@ def fit(patient: Patient, batch: Batch, rate: float | None, steps: int, deadline
         if len(losses) > steps or not math.isfinite(value) or learnt or time.perf_counter() > deadline:
             break
     name = type(optimizer).__name__ if rate is None else f"Adam at {rate:g}"
-    return Fit(tuple(losses), rate, name)
+    return Fit(tuple(losses), rate, name, trial)
 
 
 def adam(trial: Trial, rate: float) -> torch.optim.Optimizer:
@@ -117,6 +118,7 @@ def adam(trial: Trial, rate: float) -> torch.optim.Optimizer:
 
 def examine_overfit(patient: Patient, rehearsal: Rehearsal) -> Iterator[Outcome]:
     """The user's own optimizer first, then Adam at three rates: one of them should learn eight samples."""
+    patient.needs_loss()
     if not rehearsal.has_graph:
         raise NotExaminable("the loss has no gradient")
     batch, steps, deadline = _affordable(patient, rehearsal)
@@ -141,7 +143,7 @@ def _judged(patient: Patient, fits: list[Fit], best: Fit, batch: Batch, *, compl
     if best.left < LEARNT or best.start < 1e-6:
         slow = f"; {own.name} as it is set: {own.start:.3g} to {own.end:.3g}" if own is not None and own is not best else ""
         return Outcome("passed", told + slow, values=numbers)
-    if not complete and len(fits) <= len(RATES):
+    if not complete and best.left > UNLEARNT:
         return Outcome("not examined", f"{told}; there was no time for more", values=numbers)
     if best.left > UNLEARNT:
         return Outcome(
@@ -164,44 +166,56 @@ def _affordable(patient: Patient, rehearsal: Rehearsal) -> tuple[Batch, int, flo
     except Exception:
         batch = patient.batch  # forward() or the loss has the size of the batch written into it
     step = max(3 * (time.perf_counter() - started), 1e-4)
-    available = min(SECONDS, patient.seconds_left())
-    steps = min(STEPS, int(available / step))
+    available = min(SHARE * patient.seconds, patient.seconds_left())
+    steps = int(min(STEPS, available / step))
     if steps < FEWEST_STEPS:
         raise NotExaminable(f"{FEWEST_STEPS} steps of about {step:.2g} s were needed, {max(0.0, available):.1f} s were left")
     return batch, steps, time.perf_counter() + available
 
 
 def examine_inputs_matter(patient: Patient, rehearsal: Rehearsal) -> Iterator[Outcome]:
-    """The same fit with zeros in place of the inputs must come out worse."""
-    if patient.notes.get("fit_left", 1.0) > UNLEARNT:
-        raise NotExaminable("the batch could not be fitted with its real inputs")
-    if all(not t.is_floating_point() and t.dim() == 0 for _, t in patient.batch.inputs):
-        raise NotExaminable("there are no inputs to take away")
+    """The same fit with zeros in place of the inputs must come out worse, and know zeros from the inputs afterwards."""
+    patient.needs_loss()
+    if "fit_left" not in patient.notes:
+        raise NotExaminable("no batch was fitted to compare with")
     batch, _, deadline = _affordable(patient, rehearsal)
     if (batch.size or 2) < 2:
         raise NotExaminable("one sample can be fitted without inputs")
-    steps = int(patient.notes["fit_steps"])
-    rate = patient.notes.get("fit_rate")
-    blind = fit(patient, without_content(batch), rate, steps, deadline)
-    if len(blind.losses) < steps and not blind.left < 0.02 and math.isfinite(blind.end):
-        raise NotExaminable("there was no time for it")
-    real = patient.notes["fit_end"]
-    numbers = {"real": real, "zeros": blind.end}
-    told = f"loss {real:.3g} with the inputs, {blind.end:.3g} with zeros in their place, after {steps} steps"
+    steps, real, left = int(patient.notes["fit_steps"]), patient.notes["fit_end"], patient.notes["fit_left"]
+    blind = fit(patient, without_content(batch), patient.notes.get("fit_rate"), steps, deadline)
     if not math.isfinite(blind.end):
         raise NotExaminable("with zeros in place of the inputs the loss is not finite")
+    numbers = {"real": real, "zeros": blind.end}
+    told = f"loss {real:.3g} with the inputs, {blind.end:.3g} with zeros in their place, after {steps} steps"
+    fix = Fix("Follow the inputs through forward(): dead units, a constant, or a wrong variable take their place")
+    if not _depends_on_inputs(blind.trial, batch):
+        yield Outcome("failed", f"{told}: the model does not use its inputs", None, numbers, fix=fix)
+        return
+    if left > UNLEARNT:
+        raise NotExaminable("the batch could not be fitted with its real inputs")
+    if len(blind.losses) < steps and blind.left > 0.02:
+        raise NotExaminable("there was no time for it")
     if blind.left < 0.05:
         raise NotExaminable(f"the targets of this batch are all alike: they can be fitted without inputs ({told})")
-    if real > HARMLESS_INPUTS * blind.end and real > 0:
-        yield Outcome(
-            "failed",
-            f"{told}: the model does not use its inputs",
-            None,
-            numbers,
-            fix=Fix("Follow the inputs through forward(): dead units, a constant, or a wrong variable take their place"),
-        )
+    if real > NO_BETTER * blind.end and real > 0 and left < LEARNT:
+        yield Outcome("warning", f"{told}: the inputs are used, but not needed", None, numbers, fix=fix)
     else:
         yield Outcome("passed", told, values=numbers)
+
+
+@torch.no_grad()
+def _depends_on_inputs(trial: Trial, batch: Batch) -> bool:
+    """Whether a model that has been trained for a while gives another loss for zeros than for the inputs.
+
+    A fresh one need not: its last layer may start at zero.
+    """
+    for module in trial.modules():
+        module.eval()
+    losses = []
+    for shown in (batch, without_content(batch)):
+        seed_generators(0)
+        losses.append(float(loss_for(trial, shown)))
+    return abs(losses[0] - losses[1]) > 1e-6 * max(abs(losses[0]), abs(losses[1]))
 
 
 def without_content(batch: Batch) -> Batch:

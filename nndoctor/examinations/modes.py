@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import nn
-from torch.overrides import TorchFunctionMode
 
 from nndoctor.examinations.patient import BATCH_NORMS, Batch, NotExaminable, Outcome, Patient, Trial
 from nndoctor.examinations.rehearsal import Rehearsal, loss_for
 from nndoctor.examinations.untouched import seed_generators
 from nndoctor.findings import Fix
+from nndoctor.probes.functional import FunctionMode
 
 DRAWS = 4
 """Passes in each mode; more than one, because some models draw random numbers in both (a VAE)."""
@@ -56,6 +56,7 @@ def examine(patient: Patient, rehearsal: Rehearsal) -> Iterator[Outcome]:
             Fix("Use one minus this momentum", {"momentum": round(1 - momentum, 6)}, "high"),
         )
         return
+    patient.needs_loss()
     training, evaluation = _losses(patient, train=True), _losses(patient, train=False)
     difference = abs(statistics.mean(training) - statistics.mean(evaluation))
     noise = max(statistics.stdev(training), statistics.stdev(evaluation))
@@ -105,27 +106,15 @@ def _freeze_statistics(trial: Trial, batch: Batch) -> None:
 
 def functional_dropout(patient: Patient) -> list[str]:
     """Names of the dropout functions that are active in evaluation mode."""
-    trial = patient.trial(train=False)
-    watch = _DropoutWatch()
-    with torch.no_grad(), watch:
+    trial, found = patient.trial(train=False), set()
+
+    def seen(name: str, result: object, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
+        rate = args[1] if len(args) > 1 else kwargs.get("p", 0.5)
+        default = not name.endswith("alpha_dropout")
+        training = args[2] if len(args) > 2 else kwargs.get("training", default)
+        if training and rate > 0:
+            found.add(f"F.{name}")
+
+    with torch.no_grad(), FunctionMode({id(getattr(F, name)): name for name in DROPPING if hasattr(F, name)}, seen):
         trial.outputs(patient.batch)
-    return sorted(watch.found)
-
-
-class _DropoutWatch(TorchFunctionMode):
-    """Notes dropout functions that are called with ``training=True``; every call is passed on as it is."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.found: set[str] = set()
-        self._watched = {getattr(F, name): name for name in DROPPING if hasattr(F, name)}
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = kwargs or {}
-        if func in self._watched:
-            rate = args[1] if len(args) > 1 else kwargs.get("p", 0.5)
-            default = func is not F.alpha_dropout and func is not F.feature_alpha_dropout
-            training = args[2] if len(args) > 2 else kwargs.get("training", default)
-            if training and rate > 0:
-                self.found.add(f"F.{self._watched[func]}")
-        return func(*args, **kwargs)
+    return sorted(found)

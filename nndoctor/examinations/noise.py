@@ -32,6 +32,7 @@ class NoiseScale:
 
 def examine(patient: Patient, rehearsal: Rehearsal) -> Iterator[Outcome]:
     """Noise of the gradient at the start, from the parts of one batch; it grows as the loss falls."""
+    patient.needs_loss()
     if not rehearsal.has_graph:
         raise NotExaminable("the loss has no gradient")
     size = patient.batch.size
@@ -55,7 +56,8 @@ def examine(patient: Patient, rehearsal: Rehearsal) -> Iterator[Outcome]:
     numbers["suggested"] = float(suggested)
     yield Outcome(
         "passed",
-        f"gradient noise scale {found.scale:.2g} ± {found.error:.1g} at the start: about {suggested} samples per batch pay there, more as the loss falls; yours has {size}",
+        f"gradient noise scale {found.scale:.2g} ± {found.error:.1g} samples: batches above about {suggested} gain little at the start, "
+        f"larger ones pay as the loss falls; yours has {size}",
         values=numbers,
     )
 

@@ -6,6 +6,7 @@ import copy
 import inspect
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Any
@@ -20,6 +21,7 @@ from nndoctor.examinations.hidden import hidden_modules
 from nndoctor.examinations.trees import mapped, named_tensors, tensors
 from nndoctor.examinations.untouched import copied
 from nndoctor.findings import Fix
+from nndoctor.probes.graph import LossGraph
 
 LossFunction = Callable[..., Any]
 ANSWERS = ("labels", "label", "targets", "target")
@@ -140,6 +142,7 @@ class Trial:
     model: nn.Module
     loss_function: LossFunction | None
     optimizer: torch.optim.Optimizer | None
+    autocast: Callable[[], AbstractContextManager[Any]] = nullcontext
 
     def modules(self) -> Iterator[nn.Module]:
         """Every module of the model, those too that it keeps where torch does not look."""
@@ -148,16 +151,18 @@ class Trial:
             yield from hidden.module.modules()
 
     def outputs(self, batch: Batch) -> Any:
-        return self.model(*batch.args, **batch.kwargs)
+        with self.autocast():
+            return self.model(*batch.args, **batch.kwargs)
 
     def loss(self, outputs: Any, batch: Batch) -> Tensor:
         """The loss of `outputs` as one number on the device. Raises TypeError if there is none."""
-        found = outputs if self.loss_function is None else self.loss_function(outputs, batch.targets)
-        loss = _loss_among(found)
+        with self.autocast():
+            found = outputs if self.loss_function is None else self.loss_function(outputs, batch.targets)
+        loss = loss_among(found)
         if loss is None:
             where = "the model's output" if self.loss_function is None else "what loss_fn returned"
             raise TypeError(f"expected one number as the loss in {where}, got {_described(found)}")
-        return loss
+        return loss.reshape(())
 
     def parameters(self) -> dict[str, nn.Parameter]:
         """Every parameter that trains, by name; those of a loss module come as ``loss.<name>``."""
@@ -178,16 +183,15 @@ class Trial:
         return self
 
 
-def _loss_among(found: Any) -> Tensor | None:
+def loss_among(found: Any) -> Tensor | None:
+    """The loss in what a loss function or a model returned: the number itself, ``.loss``, ``["loss"]``, or the first of several."""
     if isinstance(found, Mapping) and "loss" in found:
         found = found["loss"]
     elif isinstance(getattr(found, "loss", None), Tensor):
         found = found.loss
     elif isinstance(found, (tuple, list)) and found:
         found = found[0]
-    if not isinstance(found, Tensor) or found.numel() != 1:
-        return None
-    return found.reshape(())
+    return found if isinstance(found, Tensor) and found.numel() == 1 else None
 
 
 def _described(thing: Any) -> str:
@@ -203,7 +207,12 @@ class Patient:
         batches: one batch or more, the first is the one that is looked at.
         causal: whether positions may see earlier ones only; None: decide by targets that are shifted inputs.
         padding_index: the token that pads sequences; None: what the embedding of the tokens says.
-        deadline: ``time.perf_counter()`` at which all should be done.
+        seconds: time that all of it may take.
+        started: ``time.perf_counter()`` when it began.
+        unknown_loss: why the loss cannot be computed again; empty where it can.
+        seen_loss, seen_graph: a loss that the user's own code has computed, and its graph.
+        autocast: what the model runs under.
+        notes: numbers that one examination leaves for later ones, such as a learning rate that works.
     """
 
     model: nn.Module
@@ -212,9 +221,13 @@ class Patient:
     optimizer: torch.optim.Optimizer | None = None
     causal: bool | None = None
     padding_index: int | None = None
-    deadline: float = float("inf")
+    seconds: float = float("inf")
+    started: float = field(default_factory=time.perf_counter)
+    unknown_loss: str = ""
+    seen_loss: Tensor | None = None
+    seen_graph: LossGraph | None = None
+    autocast: Callable[[], AbstractContextManager[Any]] = nullcontext
     notes: dict[str, float] = field(default_factory=dict)
-    """Numbers that one examination leaves for later ones, such as a learning rate that works."""
 
     @property
     def batch(self) -> Batch:
@@ -225,13 +238,18 @@ class Patient:
         """A generator of our own for noise and directions; always starts at the same place."""
         return torch.Generator().manual_seed(0)
 
+    def needs_loss(self) -> None:
+        """Raises NotExaminable where the loss cannot be computed again."""
+        if self.unknown_loss:
+            raise NotExaminable(self.unknown_loss)
+
     def seconds_left(self) -> float:
-        return self.deadline - time.perf_counter()
+        return self.started + self.seconds - time.perf_counter()
 
     def trial(self, *, train: bool = True) -> Trial:
         """Fresh copies. In training mode the parts that the user keeps in eval mode stay so."""
         model, loss, optimizer = copied(self.model, self.loss_function, self.optimizer)
-        trial = Trial(model, loss, optimizer)
+        trial = Trial(model, loss, optimizer, self.autocast)
         if not train:
             for module in trial.modules():
                 module.eval()

@@ -27,6 +27,7 @@ def examine(patient: Patient, rehearsal: Rehearsal) -> Iterator[Outcome]:
     if not unreached:
         yield Outcome("passed", f"all {len(registered)} trainable parameters get a gradient", values={"parameters": float(len(registered))})
         return
+    patient.needs_loss()
     unreached, routed = _never_reached(patient, unreached)
     unreached = _trained(patient, unreached)
     matters = _that_matter(patient, unreached)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -77,21 +77,25 @@ class Rehearsal:
 
 
 def rehearse(patient: Patient) -> Rehearsal:
-    """Run the batch forward and backward once on a copy. Raises whatever the user's code raises."""
+    """Run the batch forward and backward once on a copy. Raises whatever the user's code raises.
+
+    Where the loss cannot be computed again, what is known of the user's own takes its place.
+    """
     trial = patient.trial()
     started = time.perf_counter()
     with warnings.catch_warnings(record=True) as caught, calls_noted(trial.model) as calls:
         warnings.simplefilter("always")
         outputs = trial.outputs(patient.batch)
-        loss = trial.loss(outputs, patient.batch)
+        loss = patient.seen_loss if patient.unknown_loss else trial.loss(outputs, patient.batch)
+    assert loss is not None
     hidden = tuple(hidden_modules(trial.model))
     parameters = trial.parameters() | {p.name: p.parameter for module in hidden for p in module.parameters}
     prediction = prediction_among(outputs)
-    grads = gradient_norms(loss, parameters)
+    grads = _reached(patient, parameters) if patient.unknown_loss else gradient_norms(loss, parameters)
     return Rehearsal(
         loss=float(loss.detach()),
         has_graph=loss.requires_grad,
-        graph=walk(loss) if loss.grad_fn is not None else None,
+        graph=patient.seen_graph or (walk(loss) if loss.grad_fn is not None else None),
         outputs=mapped(lambda t: t.detach(), outputs),
         prediction=None if prediction is None else prediction.detach(),
         ends_with="" if prediction is None else last_operation(prediction),
@@ -101,6 +105,13 @@ def rehearse(patient: Patient) -> Rehearsal:
         warned=tuple(str(item.message) for item in caught),
         seconds=time.perf_counter() - started,
     )
+
+
+def _reached(patient: Patient, parameters: Iterable[str]) -> dict[str, float | None]:
+    """NaN for each parameter of the user's model that the graph of the user's loss reaches, None for the others."""
+    own = dict(patient.model.named_parameters())
+    reached = patient.seen_graph.reached if patient.seen_graph is not None else frozenset()
+    return {name: float("nan") if name in own and id(own[name]) in reached else None for name in parameters}
 
 
 def gradient_norms(loss: Tensor, parameters: Mapping[str, Tensor]) -> dict[str, float | None]:

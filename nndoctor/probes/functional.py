@@ -128,8 +128,7 @@ class FunctionMode(TorchFunctionMode):
 
     def _exit_own(self) -> None:
         """Exit this very mode: ``__exit__`` pops whichever is on top, and code inside may have left its own there."""
-        stack = torch.overrides._get_current_function_mode_stack()  # type: ignore[no-untyped-call]
-        if not any(mode is self for mode in stack):
+        if not any(mode is self for mode in active_modes()):
             return
         above: list[Any] = []
         while (top := torch.overrides._get_current_function_mode()) is not self:  # type: ignore[no-untyped-call]
@@ -138,6 +137,11 @@ class FunctionMode(TorchFunctionMode):
         self.__exit__(None, None, None)
         for mode in reversed(above):
             torch.overrides._push_mode(mode)  # type: ignore[no-untyped-call]
+
+
+def active_modes() -> list[Any]:
+    """The torch function modes that are in force in this thread, the innermost last."""
+    return list(torch.overrides._get_current_function_mode_stack())  # type: ignore[no-untyped-call]
 
 
 class FunctionalActivations(FunctionMode):

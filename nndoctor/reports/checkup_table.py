@@ -29,20 +29,31 @@ def checkup_table(checkup: Checkup, *, ascii: bool = False) -> RenderableType:
     table.add_column(width=1)
     table.add_column(no_wrap=True, max_width=34, overflow="ellipsis" if not ascii else "crop")
     table.add_column(ratio=1)
-    made = [e for e in checkup.examinations if e.verdict != "not examined"]
-    skipped = [e for e in checkup.examinations if e.verdict == "not examined"]
-    for examination in (*made, *skipped):
-        style = STYLES[examination.verdict]
-        mark = MARKS[examination.verdict][ascii]
-        quiet = "dim" if examination.verdict == "not examined" else ""
-        table.add_row(Text(mark, style), text(examination.name, quiet), text(examination.message, quiet))
+    for examination in checkup.examinations:
+        if examination.verdict == "not examined":
+            continue
+        mark = Text(MARKS[examination.verdict][ascii], STYLES[examination.verdict])
+        table.add_row(mark, text(examination.name), text(examination.message))
         for remark in _remarks(examination):
             table.add_row("", "", text(remark, "bold" if examination.verdict == "failed" else ""))
+    for reason, names in _not_made(checkup).items():
+        mark = Text(MARKS["not examined"][ascii], "dim")
+        first = names[0] if len(names) == 1 else f"{len(names)} not made"
+        table.add_row(mark, text(first, "dim"), text(reason if len(names) == 1 else f"{', '.join(names)}: {reason}", "dim"))
     return Group(
         text(f"nndoctor checkup · {head}" if head else "nndoctor checkup", "bold"),
         Padding(table, (0, 0, 0, 1)),
         text(checkup.verdict, "green" if not checkup.failures and not checkup.warnings else STYLES["failed" if checkup.failures else "warning"]),
     )
+
+
+def _not_made(checkup: Checkup) -> dict[str, list[str]]:
+    """Names of the examinations that were not made, by the reason."""
+    found: dict[str, list[str]] = {}
+    for examination in checkup.examinations:
+        if examination.verdict == "not examined":
+            found.setdefault(examination.message, []).append(examination.name)
+    return found
 
 
 def _remarks(examination: Examination) -> Iterator[str]:

@@ -454,6 +454,22 @@ def unshifted_targets() -> Subject:
     return subject
 
 
+class BlindMlp(Mlp):
+    """Reads a buffer where it should read its inputs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(784))
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return super().forward(self.mean.expand(len(inputs), -1))
+
+
+def blind() -> Subject:
+    model = BlindMlp()
+    return Subject(model, nn.CrossEntropyLoss(), pictures(), adam(model))
+
+
 SICK: dict[str, tuple[str, Callable[[], Subject]]] = {
     "cnn with a softmax": ("double-softmax", double_softmax),
     "resnet with blocks in a list": ("unregistered-module", unregistered_module),

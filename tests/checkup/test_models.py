@@ -7,11 +7,11 @@ import torch
 
 import nndoctor
 
-from .subjects import HEALTHY, SICK, Subject, padded_reader
+from .subjects import HEALTHY, SICK, Subject, blind, padded_reader
 
 
 def examined(subject: Subject) -> nndoctor.Checkup:
-    return nndoctor.checkup(subject.model, subject.loss, subject.batch, subject.optimizer, seconds=60, **subject.options)
+    return nndoctor.checkup(subject.model, subject.loss, subject.batch, subject.optimizer, seconds=600, **subject.options)
 
 
 @pytest.mark.parametrize("kind", HEALTHY)
@@ -39,6 +39,21 @@ CONSEQUENCES = {
     "weights from a standard normal": ("learning-rate-too-high",),
 }
 """Other names that are true of a broken model as well."""
+
+
+def test_a_model_that_does_not_read_its_inputs_is_found() -> None:
+    torch.manual_seed(0)
+    examination = examined(blind())["inputs matter"]
+    assert examination.verdict == "failed", examination.message
+    assert "does not use its inputs" in examination.message
+
+
+def test_a_fit_that_is_slow_says_nothing_of_the_inputs() -> None:
+    torch.manual_seed(0)
+    subject = HEALTHY["cnn"]()
+    subject.optimizer = torch.optim.SGD(subject.model.parameters(), lr=1e-4)
+    checkup = examined(subject)
+    assert checkup["inputs matter"].verdict == "passed", checkup["inputs matter"].message
 
 
 def test_a_masked_reader_of_padded_text_gives_no_alarm() -> None:
