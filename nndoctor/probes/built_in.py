@@ -17,6 +17,7 @@ from nndoctor.probes.latent import LatentProbe
 from nndoctor.probes.ownership import OwnershipProbe
 from nndoctor.probes.precision import PrecisionProbe
 from nndoctor.probes.retention import RetentionProbe
+from nndoctor.probes.targets import TargetProbe
 from nndoctor.probes.scaling import ScalingProbe
 from nndoctor.probes.schedule import ScheduleProbe
 from nndoctor.probes.supervision import SupervisionProbe
@@ -33,6 +34,7 @@ def further_probes() -> list[Probe]:
         AccumulationProbe(),
         EvaluationProbe(),
         CutProbe(),
+        TargetProbe(),
         AttentionProbe(),
         LatentProbe(),
         ScalingProbe(),
