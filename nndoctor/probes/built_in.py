@@ -17,10 +17,10 @@ from nndoctor.probes.latent import LatentProbe
 from nndoctor.probes.ownership import OwnershipProbe
 from nndoctor.probes.precision import PrecisionProbe
 from nndoctor.probes.retention import RetentionProbe
-from nndoctor.probes.targets import TargetProbe
 from nndoctor.probes.scaling import ScalingProbe
 from nndoctor.probes.schedule import ScheduleProbe
 from nndoctor.probes.supervision import SupervisionProbe
+from nndoctor.probes.targets import TargetProbe
 
 
 def further_probes() -> list[Probe]:
