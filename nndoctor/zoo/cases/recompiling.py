@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -28,11 +29,11 @@ class Centred(nn.Module):
 
 
 def train(seed: int, attach: Attach, *, running_mean: bool, steps: int = 120) -> Trained:
-    torch.compiler.reset()  # type: ignore[no-untyped-call]
+    torch.compiler.reset()
     data = classification()
     loader = data.train_loader(seed=seed)
     model = seeded(seed, Centred)
-    compiled = torch.compile(model, backend="eager")
+    compiled: Any = torch.compile(model, backend="eager")
     loss_fn = nn.CrossEntropyLoss()
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
     attach(model, optimizer, loss_fn, loader=loader)
