@@ -494,6 +494,36 @@ _BATCHES = _signals(
     ("layer.batch_reshaped", "0 or 1", "1 if its input is a mere view of the same sizes in another order, in which the batch moved."),
 )
 
+_LOSS_CONTRACT = _signals(
+    "run",
+    ("loss.single_class", "0 or 1", "1 if a cross entropy has one class only, so that it is 0 whatever the model answers."),
+    ("loss.unnormalised", "nats", "Median of |log sum exp| over the rows handed to NLLLoss: 0 for log-probabilities."),
+    ("loss.soft_targets_off", "fraction", "Rows of target probabilities with several entries that do not sum to 1, in a cross entropy over them."),
+    ("loss.binary_outside", "fraction", "Targets of a binary cross entropy that are below 0 or above 1."),
+    ("loss.one_hot_binary", "0 or 1", "1 if the targets of a binary cross entropy over three or more outputs hold exactly one 1 per sample."),
+    ("loss.one_hot_distance", "0 or 1", "1 if a distance (MSE and kin) compares three or more outputs with one-hot rows."),
+    ("loss.label_for_every_output", "0 or 1", "1 if a distance compares every one of three or more outputs with the same class label."),
+    ("loss.label_distance", "0 or 1", "1 if a distance compares one output with integers from the loader that go beyond 0 and 1."),
+    ("output.softmax_of_one", "0 or 1", "1 if the model ends in a softmax over a single value, which is always 1."),
+    ("output.unreachable", "fraction", "Smallest loss that the range of the last activation allows, over the loss of a constant answer: 0 where nothing is out of reach."),
+    ("output.low", "1", "Smallest value that the last activation can return, where it is bounded."),
+    ("output.high", "1", "Largest value that the last activation can return, where it is bounded."),
+    ("loss.padding_fraction", "fraction", "Positions in a cross entropy that hold an index found in ragged runs at the end of the sequences, 0 where it is ignored."),
+    ("loss.padding_index", "index", "That index."),
+    ("loss.padded_inputs", "0 or 1", "1 if integers that enter the model end in such runs too."),
+)
+
+_STRUCTURE = _signals(
+    "layer",
+    ("layer.linear_into", "0 to 1", "1 if the next linear layer or convolution follows immediately, 0.5 if that may be meant so (low rank, factors of a convolution, no bias, an embedding before the head), 0 if something bends the values in between."),
+    ("layer.passage", "values", "Values per sample that the layer lets through, where everything on its way to the loss passes through it."),
+    ("layer.result_unused", "0 or 1", "1 if an activation, dropout or normalisation was called and its result never used, while its input was."),
+    ("layer.constant_by_shape", "0 or 1", "1 if a normalisation has a single value to normalise, so that it returns its bias."),
+) + _signals(
+    "run",
+    ("model.attends_to_one", "0 or 1", "1 if every attention of the model has one position alone to look at, whose weight is always 1."),
+)
+
 CATALOGUE = Catalogue((
     *_LOSS,
     *_RATE,
@@ -511,5 +541,7 @@ CATALOGUE = Catalogue((
     *_CONTEXT,
     *_SUPERVISION,
     *_BATCHES,
+    *_LOSS_CONTRACT,
+    *_STRUCTURE,
 ))
 """Every signal that the built-in probes measure."""

@@ -16,7 +16,8 @@ from nndoctor.discovery import NORMALISATIONS
 from nndoctor.examinations.hidden import HiddenModule, hidden_modules
 from nndoctor.examinations.patient import Batch, Patient, Trial
 from nndoctor.examinations.trees import mapped, named_tensors, tensors
-from nndoctor.probes.graph import SHAPE_ONLY, LossGraph, walk
+from nndoctor.probes.graph import LossGraph, walk
+from nndoctor.probes.nodes import SHAPE_ONLY
 
 PREDICTIONS = ("logits", "prediction_logits", "last_hidden_state")
 """What the predictions are called in the outputs of Hugging Face models, where there are several tensors."""

@@ -14,11 +14,14 @@ from nndoctor.probes.decay import DecayProbe
 from nndoctor.probes.evaluation import EvaluationProbe
 from nndoctor.probes.frozen_norms import FrozenNormProbe
 from nndoctor.probes.latent import LatentProbe
+from nndoctor.probes.loss_contract import LossContractProbe
 from nndoctor.probes.ownership import OwnershipProbe
+from nndoctor.probes.padding import PaddingProbe
 from nndoctor.probes.precision import PrecisionProbe
 from nndoctor.probes.retention import RetentionProbe
 from nndoctor.probes.scaling import ScalingProbe
 from nndoctor.probes.schedule import ScheduleProbe
+from nndoctor.probes.structure import StructureProbe
 from nndoctor.probes.supervision import SupervisionProbe
 from nndoctor.probes.targets import TargetProbe
 
@@ -45,4 +48,7 @@ def further_probes() -> list[Probe]:
         BatchAxisProbe(),
         PrecisionProbe(),
         DecayProbe(),
+        LossContractProbe(),
+        PaddingProbe(),
+        StructureProbe(),
     ]

@@ -8,7 +8,7 @@ made it; its graph is walked through ``grad_fn.next_functions`` (public) and the
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,14 +17,8 @@ import torch
 from nndoctor.discovery import ModelIndex
 from nndoctor.probes.base import Measured
 from nndoctor.probes.data import last_tensor
+from nndoctor.probes.nodes import children, name_of, saved, shape_of, skip_shape_only
 
-SHAPE_ONLY = frozenset(
-    f"{name}Backward0"
-    for name in (
-        "View", "UnsafeView", "ReshapeAlias", "Transpose", "T", "Permute", "Slice", "Select", "ToCopy",
-        "Clone", "Alias", "Clamp", "ClampMin", "Unsqueeze", "Contiguous", "Flatten", "Index",
-    )
-) | {f"SqueezeBackward{i}" for i in range(4)} | {f"ClampBackward{i}" for i in range(3)}  # fmt: skip
 PROBABILITIES = frozenset({"SoftmaxBackward0", "SigmoidBackward0"})
 SOFTMAX_INSIDE = frozenset({"LogSoftmaxBackward0", "BinaryCrossEntropyWithLogitsBackward0"})
 CLASS_LOSSES = frozenset({"NllLossBackward0", "NllLoss2DBackward0"})
@@ -61,42 +55,6 @@ class LossGraph:
     complete: bool
 
 
-def _name(node: Any) -> str:
-    return type(node).__name__
-
-
-def _next(node: Any) -> Iterator[Any]:
-    return (child for child, _ in node.next_functions if child is not None)
-
-
-def _shape(node: Any) -> tuple[int, ...] | None:
-    """Shape of the tensor that `node` produced in the forward pass; None where torch does not tell."""
-    metadata = getattr(node, "_input_metadata", None)
-    if not metadata:
-        return None
-    shape = getattr(metadata[0], "shape", None)
-    try:
-        return tuple(int(n) for n in shape) if shape is not None else None
-    except (TypeError, ValueError, RuntimeError):
-        return None
-
-
-def _skip_shape_only(node: Any) -> Any:
-    while _name(node) in SHAPE_ONLY:
-        following = next(_next(node), None)
-        if following is None:
-            return node
-        node = following
-    return node
-
-
-def _saved(node: Any, name: str) -> Any:
-    try:
-        return getattr(node, name, None)
-    except RuntimeError:
-        return None  # freed, or overwritten in place since
-
-
 def broadcast_factor(node: Any) -> float:
     """Elements of the comparison over elements of its prediction, if (N, 1) and (N,) met at `node`, else 1.
 
@@ -104,13 +62,13 @@ def broadcast_factor(node: Any) -> float:
     unsqueezed on purpose, against an operand without gradient. Differences of all pairs of outputs
     have gradients on both sides.
     """
-    out = _shape(node)
-    children = list(_next(node))
-    if out is None or len(out) != 2 or out[0] != out[1] or out[0] < 2 or len(children) != 1:
+    out = shape_of(node)
+    fed = list(children(node))
+    if out is None or len(out) != 2 or out[0] != out[1] or out[0] < 2 or len(fed) != 1:
         return 1.0
-    prediction = _shape(children[0])
+    prediction = shape_of(fed[0])
     made_of_one_row = prediction in ((out[0],), (out[0], 1), (1, out[0]))
-    return float(out[0]) if made_of_one_row and _name(children[0]) != "UnsqueezeBackward0" else 1.0
+    return float(out[0]) if made_of_one_row and name_of(fed[0]) != "UnsqueezeBackward0" else 1.0
 
 
 def walk(loss: torch.Tensor) -> LossGraph:
@@ -129,26 +87,26 @@ def walk(loss: torch.Tensor) -> LossGraph:
             continue
         seen.add(id(node))
         keep.append(node)
-        name = _name(node)
+        name = name_of(node)
         variable = getattr(node, "variable", None)
         if variable is not None:
             reached.add(id(variable))
             continue
         if name in SOFTMAX_INSIDE:
-            fed = _skip_shape_only(next(_next(node), node))
-            softmax_twice = softmax_twice or _name(fed) in PROBABILITIES
+            fed = skip_shape_only(next(children(node), node))
+            softmax_twice = softmax_twice or name_of(fed) in PROBABILITIES
         if name in COMPARES:
             broadcast = max(broadcast, broadcast_factor(node))
         if name in CLASS_LOSSES or name in DISTANCE_LOSSES or name.startswith("BinaryCrossEntropy"):
             kinds.add(name)
             if target is None:
-                target = _saved(node, "_saved_target")
+                target = saved(node, "_saved_target")
             if name in CLASS_LOSSES:
-                scores = _saved(node, "_saved_self")
+                scores = saved(node, "_saved_self")
                 classes = int(scores.shape[1 if scores.dim() > 1 else 0]) if isinstance(scores, torch.Tensor) else None
         elif name in DISTANCE_INLINE and len(seen) < 12:
             kinds.add(name)
-        stack.extend(_next(node))
+        stack.extend(children(node))
     return LossGraph(
         kind=_kind(kinds),
         reached=frozenset(reached),
