@@ -518,10 +518,27 @@ _STRUCTURE = _signals(
     ("layer.linear_into", "0 to 1", "1 if the next linear layer or convolution follows immediately, 0.5 if that may be meant so (low rank, factors of a convolution, no bias, an embedding before the head), 0 if something bends the values in between."),
     ("layer.passage", "values", "Values per sample that the layer lets through, where everything on its way to the loss passes through it."),
     ("layer.result_unused", "0 or 1", "1 if an activation, dropout or normalisation was called and its result never used, while its input was."),
+    ("layer.dropout", "fraction", "Probability with which a dropout between layers sets values to nought, in training mode."),
     ("layer.constant_by_shape", "0 or 1", "1 if a normalisation has a single value to normalise, so that it returns its bias."),
 ) + _signals(
     "run",
     ("model.attends_to_one", "0 or 1", "1 if every attention of the model has one position alone to look at, whose weight is always 1."),
+)
+
+_LOSS_OPERATIONS = _signals(
+    "layer",
+    ("op.edge", "count", "Elements at which an operation of the loss (loss/sqrt, loss/log, ...) has no finite derivative."),
+    ("op.slope", "1", "Largest finite derivative of that operation over its elements."),
+)
+
+_LOSS_TERMS = _signals(
+    "run",
+    ("loss.terms", "count", "Summands of the scalar handed to backward()."),
+) + _signals(
+    "layer",
+    ("term.gradient", "1", "L2 norm of the gradient that one term of the loss (loss/term 1 ...) passes to where its graph meets that of other terms."),
+    ("term.regularises", "0 or 1", "1 if the term has no targets and looks like no task of its own: a penalty, a divergence from a prior."),
+    ("term.unexplained", "fraction", "Value of a term that compares with targets, over that of the best constant answer (variance of the targets, ln classes)."),
 )
 
 CATALOGUE = Catalogue((
@@ -543,5 +560,7 @@ CATALOGUE = Catalogue((
     *_BATCHES,
     *_LOSS_CONTRACT,
     *_STRUCTURE,
+    *_LOSS_OPERATIONS,
+    *_LOSS_TERMS,
 ))
 """Every signal that the built-in probes measure."""

@@ -15,10 +15,12 @@ from nndoctor.probes.evaluation import EvaluationProbe
 from nndoctor.probes.frozen_norms import FrozenNormProbe
 from nndoctor.probes.latent import LatentProbe
 from nndoctor.probes.loss_contract import LossContractProbe
+from nndoctor.probes.loss_terms import LossTermsProbe
 from nndoctor.probes.ownership import OwnershipProbe
 from nndoctor.probes.padding import PaddingProbe
 from nndoctor.probes.precision import PrecisionProbe
 from nndoctor.probes.retention import RetentionProbe
+from nndoctor.probes.risky_ops import RiskyOperationsProbe
 from nndoctor.probes.scaling import ScalingProbe
 from nndoctor.probes.schedule import ScheduleProbe
 from nndoctor.probes.structure import StructureProbe
@@ -51,4 +53,6 @@ def further_probes() -> list[Probe]:
         LossContractProbe(),
         PaddingProbe(),
         StructureProbe(),
+        RiskyOperationsProbe(),
+        LossTermsProbe(),
     ]

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from nndoctor.discovery import ModelIndex
 from nndoctor.probes.base import Measured
 from nndoctor.probes.data import last_tensor
-from nndoctor.probes.nodes import children, name_of, saved, saved_tensor, shape_of, skip_shape_only
+from nndoctor.probes.nodes import children, name_of, saved, saved_integer, saved_tensor, shape_of, skip_shape_only
 
 LAYERS = frozenset(f"{name}Backward0" for name in ("Addmm", "Mm", "Bmm", "Convolution", "Embedding", "Linear"))
 """Operations with weights: behind them is the model, before them the loss."""
@@ -121,10 +121,9 @@ def output_activation(fed: Any) -> Activation:
 
 def softmax_width(node: Any) -> int | None:
     """Number of values that a (log-)softmax normalises over."""
-    shape, dim = shape_of(node), saved(node, "_saved_dim")
-    if not shape or not isinstance(dim, int):
+    shape, dim = shape_of(node), saved_integer(node, "_saved_dim")
+    if not shape or dim is None:
         return None
-    dim = dim if dim < len(shape) else dim - (1 << 64)  # older torch gives negative numbers back unsigned
     return shape[dim] if -len(shape) <= dim < len(shape) else None
 
 
@@ -169,12 +168,12 @@ def soft_target_signals(region: list[Any]) -> dict[str, Measured]:
         fed = skip_shape_only(next(children(node), node))
         if name_of(node) != "MulBackward0" or name_of(fed) != "LogSoftmaxBackward0" or len(list(children(node))) != 1:
             continue
-        targets, width, dim = saved_tensor(node, "_saved_other"), softmax_width(fed), saved(fed, "_saved_dim")
-        if targets is None or width is None or targets.shape != shape_of(fed):
+        targets, width, dim = saved_tensor(node, "_saved_other"), softmax_width(fed), saved_integer(fed, "_saved_dim")
+        if targets is None or width is None or dim is None or targets.shape != shape_of(fed):
             continue
         if width == 1:
             return {"loss.single_class": 1.0}
-        rows = rows_of(targets, dim if dim < targets.dim() else dim - (1 << 64))
+        rows = rows_of(targets, dim)
         several = (rows != 0).sum(1) > 1  # one weighted class is a class weight
         off = several & ((rows.sum(1) - 1).abs() > ROW_TOLERANCE)
         return {"loss.single_class": 0.0, "loss.soft_targets_off": off.float().mean()[None]}

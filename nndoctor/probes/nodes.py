@@ -69,3 +69,11 @@ def saved_tensor(node: Any, name: str) -> torch.Tensor | None:
     """The same, where it is a tensor, without its history."""
     found = saved(node, name)
     return found.detach() if isinstance(found, torch.Tensor) else None
+
+
+def saved_integer(node: Any, name: str) -> int | None:
+    """The same, where it is a number; torch hands negative ones back as if they had no sign."""
+    found = saved(node, name)
+    if not isinstance(found, int):
+        return None
+    return found - (1 << 64) if found >= 1 << 63 else found

@@ -15,7 +15,7 @@ import torch
 from nndoctor.discovery import ModelIndex
 from nndoctor.probes.base import Measured
 from nndoctor.probes.loss_contract import CLASS_LOSSES, loss_region
-from nndoctor.probes.nodes import name_of, saved, saved_tensor
+from nndoctor.probes.nodes import name_of, saved, saved_integer, saved_tensor
 
 SHORTEST = 4  # positions of a sequence; below it there is no run to speak of
 MOST_SEQUENCES = 64
@@ -98,7 +98,7 @@ def padding_signals(loss: torch.Tensor, batch: list[torch.Tensor], inputs: list[
     index = torch.stack([run.index.to(targets.device, non_blocking=True).long() for run in runs])  # (runs,)
     padding = torch.stack([run.padding.to(targets.device, non_blocking=True) for run in runs])
     share = (targets.reshape(-1, 1) == index).float().mean(0)  # (runs,)
-    counted = padding & (index != saved(node, "_saved_ignore_index")) & ~_weightless(node, index)
+    counted = padding & (index != saved_integer(node, "_saved_ignore_index")) & ~_weightless(node, index)
     share = torch.where(counted, share, torch.zeros_like(share))
     best = share.argmax()
     entering = [run.padding.to(targets.device, non_blocking=True) for run in outside]

@@ -242,7 +242,7 @@ class StructureProbe:
     name = "structure"
     tier = "graph"
     hooks_layers = True
-    signals = ("layer.linear_into", "layer.passage", "layer.result_unused", "layer.constant_by_shape", "model.attends_to_one")
+    signals = ("layer.linear_into", "layer.passage", "layer.result_unused", "layer.dropout", "layer.constant_by_shape", "model.attends_to_one")
 
     def __init__(self) -> None:
         self._index: ModelIndex | None = None
@@ -254,6 +254,7 @@ class StructureProbe:
         self._used: set[int] = set()
         self._unused: set[int] = set()
         self._constant: dict[int, bool] = {}
+        self._dropout: dict[int, float] = {}
 
     def attach(self, index: ModelIndex) -> None:
         self._index = index
@@ -285,6 +286,8 @@ class StructureProbe:
         given = args[0] if args else None
         if not isinstance(output, torch.Tensor) or output is given or output.grad_fn is None:
             return
+        if isinstance(module, DROPOUTS) and isinstance(given, torch.Tensor) and given.grad_fn is not None:
+            self._dropout[place.layer] = float(getattr(module, "p", NAN))  # not of the model's input, which is another matter
         self._constant[place.layer] = self._constant.get(place.layer, True) and constant_by_shape(module, output)
         if isinstance(given, torch.Tensor) and given.grad_fn is not None and output.grad_fn is not given.grad_fn:
             step.results.setdefault(place.layer, []).append((given.grad_fn, output.grad_fn))
@@ -341,6 +344,8 @@ class StructureProbe:
         if watched and self._looks > 1:
             unused = self._unused - self._used
             measured["layer.result_unused"] = [float(n in unused) if n in watched else NAN for n in range(size)]
+        if self._dropout:
+            measured["layer.dropout"] = [self._dropout.get(n, NAN) for n in range(size)]
         if self._constant:
             measured["layer.constant_by_shape"] = [float(self._constant[n]) if n in self._constant else NAN for n in range(size)]
         return measured

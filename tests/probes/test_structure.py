@@ -245,6 +245,14 @@ def test_attention_over_one_position_is_told(length: int, expected: float) -> No
         assert measured["model.attends_to_one"] == expected
 
 
+def test_the_probability_of_dropouts_between_layers_is_told() -> None:
+    model = mlp(nn.Dropout(0.4), nn.Linear(12, 16), nn.ReLU(), nn.Dropout(0.9), nn.Linear(16, 3))
+    index, measured = probed(model)
+    found = dict(zip(index.layer_names, measured["layer.dropout"], strict=True))  # type: ignore[arg-type]
+    assert found["3"] == 0.9
+    assert math.isnan(found["0"])
+
+
 def test_the_structure_is_read_a_few_times_only() -> None:
     model = mlp(nn.Linear(12, 16), nn.ReLU(), nn.Linear(16, 3))
     probe = StructureProbe()
