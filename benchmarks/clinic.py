@@ -113,7 +113,7 @@ def write(cases: Sequence[Case], results: Sequence[CaseResult], seeds: Sequence[
 
     core = load_rulesets(["core"]).rules
     rules = {rule.id: rule.diagnosis for rule in core}
-    tally = tallied(cases, results, {rule.diagnosis for rule in core if rule.category == "loop"})
+    tally = tallied(cases, results, {rule.diagnosis for rule in core if rule.kind == "contract"})
     PAGE.write_text(markdown(cases, tally, rules, seeds), encoding="utf-8")
     runs = ",\n".join(json.dumps(as_json(result)) for result in results)
     EVERY_RUN.write_text(f'{{"seeds": {json.dumps(list(seeds))},\n"runs": [\n{runs}\n]}}\n', encoding="utf-8")
@@ -258,7 +258,7 @@ class Row:
     remedy: Count = field(default_factory=Count)
     steps: list[int] = field(default_factory=list)
     loop_steps: list[int] = field(default_factory=list)
-    """Of ``steps``, those of diagnoses that a broken contract of the loop decides."""
+    """Of ``steps``, those of diagnoses that a broken contract decides."""
     alarms: int = 0
     wrong: int = 0
 
@@ -293,7 +293,7 @@ def tallied(cases: Sequence[Case], results: Sequence[CaseResult], contracts: Col
     """Counts every run once: in the row of its half, of its diagnosis, and of the rules that spoke or should have.
 
     Args:
-        contracts: the diagnoses that a broken contract of the loop decides.
+        contracts: the diagnoses that a broken contract decides.
     """
     tally = Tally({"blind": Row(), "untuned": Row(), "tuned": Row(), "all": Row()}, contracts)
     for result in results:
@@ -447,7 +447,7 @@ def headline(cases: Sequence[Case], tally: Tally) -> str:
         ("wrong findings in all runs", *(str(row.alarms) for row in halves)),
         ("cured by the doctor's own remedy", *(row.remedy.with_percent() for row in halves)),
         ("steps to the diagnosis: median, most", *(extent(row.steps) for row in halves)),
-        ("the same for broken contracts of the loop", *(extent(row.loop_steps) for row in halves)),
+        ("the same for broken contracts", *(extent(row.loop_steps) for row in halves)),
     ]
     return table("## In short", ("", "blind part", "untuned half", "tuned half", "all"), lines)
 

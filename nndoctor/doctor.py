@@ -548,11 +548,11 @@ class Doctor:
             window = self._window
             window.forwards += 1
             self._places.saw("forward")
+            window.eval_forward = not root.training
             if not window.sampled:
                 self._tell("forward_begins", root, args, kwargs)
                 return
             begun = perf_counter()
-            window.eval_forward = not root.training
             self._tell("forward_begins", root, args, kwargs)
             now = perf_counter()
             window.own += now - begun
@@ -594,7 +594,7 @@ class Doctor:
             window.add("loss", begun - since_forward)
         self._places.saw("backward")
         self._contracts.backward_begins()
-        window.trained_in_eval = window.eval_forward
+        window.trained_in_eval = window.eval_forward if window.forwards else self._in_eval_mode()
         scalar = _the_scalar(loss)
         if scalar is not None:
             self._note_loss(scalar)
@@ -620,6 +620,10 @@ class Doctor:
         if contracts.step_is_missing:
             contracts.backwards_without_step -= 1
             self._wake()  # steps are missing: that has to be told on the spot
+            return
+        if self._in_eval_mode() and self._eval_mode_matters():
+            contracts.backwards_without_step -= 1
+            self._wake()  # so has training in eval mode
             return
         scalar = _the_scalar(loss)
         if scalar is not None:
@@ -1039,7 +1043,7 @@ class Doctor:
             "step.skipped": float(window.skipped > 0),
             "step.skipped_total": float(self._skipped_total),
         }
-        if window.forwards and window.losses:
+        if (window.forwards or window.trained_in_eval) and window.losses:
             signals["loop.eval_mode"] = float(window.trained_in_eval and self._eval_mode_matters())
         if window.found_inf is not None:
             signals["step.skipped"] = window.found_inf.float().reshape(1)
@@ -1084,6 +1088,10 @@ class Doctor:
             self._targets = index.targets()
         assert self._targets is not None
         return self._targets
+
+    def _in_eval_mode(self) -> bool:
+        """Whether every model is in eval mode now, for steps whose forward passes nobody watched."""
+        return not any(root.training for root in self._index.roots.values())
 
     def _eval_mode_matters(self) -> bool:
         """Whether any dropout or normalisation layer that serves trainable parameters is in the model."""

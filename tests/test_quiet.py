@@ -121,3 +121,25 @@ def test_taken_notes_tell_how_long_each_step_took() -> None:
     assert notes.span(12.5) == 2.0
     assert [elapsed for _, elapsed, _ in notes.take()] == [0.5, 1.5]
     assert len(notes) == 0
+
+
+def test_training_in_eval_mode_is_told_from_the_step_on_which_it_begins(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(3, 8), nn.Dropout(0.1), nn.Linear(8, 1))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+    with nndoctor.wrap(model, optimizer, ui="off", run_dir=tmp_path / "run", cadence=64, strict=True) as doctor:
+        for step in range(1, STEPS + 1):
+            if step == 71:
+                model.eval()
+            optimizer.zero_grad()
+            model(torch.randn(8, 3)).square().mean().backward()
+            optimizer.step()
+    reader = RecordReader(tmp_path / "run")
+    frames = list(reader.frames())
+    reader.close()
+    assert [frame.step for frame in frames] == list(range(1, STEPS + 1))
+    told = [f.step for f in frames if "loop.eval_mode" in f.values and float(f.values["loop.eval_mode"][0]) > 0.5]
+    assert told == list(range(71, STEPS + 1))
+    (finding,) = doctor.diagnosis().root_causes
+    assert finding.rule == "eval-mode-during-training"
+    assert finding.first_step <= 71 + 5
