@@ -362,6 +362,7 @@ _IDENTITY = _signals(
     ("param.replaced", "0 or 1", "1 if the model no longer owns the tensor that had this name when the doctor was attached."),
 ) + _signals(
     "layer",
+    ("norm.initial_share", "fraction", "Weight of the zero mean and unit variance it began with in a layer's running statistics, (1 - momentum)^passes; 0 where these were learnt before."),
     ("norm.frozen_updating", "0 or 1", "1 if a normalisation layer with learnt statistics, all of whose parameters are frozen, wrote its running statistics in this training step."),
     ("layer.train_in_eval", "0 or 1", "1 if a dropout or batch normalisation layer that serves trainable parameters was in train mode in such a pass."),
     ("layer.cut_off", "0 or 1", "1 for a layer that was called in training, whose parameters an optimizer stepped three times, and that no loss has reached."),

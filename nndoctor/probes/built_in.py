@@ -16,6 +16,7 @@ from nndoctor.probes.frozen_norms import FrozenNormProbe
 from nndoctor.probes.latent import LatentProbe
 from nndoctor.probes.loss_contract import LossContractProbe
 from nndoctor.probes.loss_terms import LossTermsProbe
+from nndoctor.probes.norm_statistics import NormStatisticsProbe
 from nndoctor.probes.ownership import OwnershipProbe
 from nndoctor.probes.padding import PaddingProbe
 from nndoctor.probes.precision import PrecisionProbe
@@ -34,6 +35,7 @@ def further_probes() -> list[Probe]:
     return [
         OwnershipProbe(),
         FrozenNormProbe(),
+        NormStatisticsProbe(),
         CheckpointProbe(),
         RetentionProbe(),
         AccumulationProbe(),
