@@ -117,11 +117,10 @@ def checkup(
 def examine(patient: Patient) -> Checkup:
     """Make every examination of `patient`; random generators are left where the last one put them."""
     rehearsals: list[Rehearsal] = []
-    found = [
-        *_guarded("it runs", partial(_run_once, patient, rehearsals)),
-        *_guarded("devices and types", lambda: data.examine_types(patient, ran=bool(rehearsals))),
-        *_guarded("the optimizer holds the parameters", partial(optimizer.examine, patient)),
-    ]
+    found = _guarded("it runs", partial(_run_once, patient, rehearsals))
+    grads = rehearsals[0].grads if rehearsals else None
+    found += _guarded("devices and types", partial(data.examine_types, patient, ran=bool(rehearsals)))
+    found += _guarded("the optimizer holds the parameters", partial(optimizer.examine, patient, grads))
     for name, after in AFTER:
         if rehearsals:
             found += _guarded(name, partial(after, patient, rehearsals[0]))

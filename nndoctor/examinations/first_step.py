@@ -99,6 +99,7 @@ class FirstStep:
             replay, reason = self._replayed(loss, batch, others=len(self.calls) - 1)
         owned = {id(p) for p in model.parameters()}
         holding = [o for o in optimizers if any(id(p) in owned for group in o.param_groups for p in group["params"])]
+        candidates = holding or list(optimizers)
         inside = loss_among(call.output) is loss
         if replay is not None and replay.targets and not inside:
             targets = replay.targets[0] if len(replay.targets) == 1 else replay.targets
@@ -107,7 +108,8 @@ class FirstStep:
             model=model,
             loss_function=None if inside or replay is None else _as_loss_function(replay),
             batches=(batch,),
-            optimizer=holding[0] if len(holding) == 1 else None,
+            # One that holds nothing of the model is a finding; several may share it in ways that are not looked into.
+            optimizer=candidates[0] if len(candidates) == 1 else None,
             seconds=seconds,
             unknown_loss="" if inside else reason,
             seen_loss=loss,

@@ -64,7 +64,7 @@ def _twice(rehearsal: Rehearsal, graph: LossGraph) -> Iterator[Outcome]:
 
 def _broadcast(patient: Patient, rehearsal: Rehearsal, graph: LossGraph) -> Iterator[Outcome]:
     shapes = _compared(patient, rehearsal, graph)
-    if graph.broadcast <= 1 and shapes is None:
+    if shapes is None and not (graph.broadcast > 1 and _is_a_column(rehearsal.prediction)):
         return
     pair = f"{shapes[0]} against {shapes[1]}" if shapes is not None else "prediction and target"
     yield Outcome(
@@ -74,6 +74,11 @@ def _broadcast(patient: Patient, rehearsal: Rehearsal, graph: LossGraph) -> Iter
         {"factor": graph.broadcast},
         fix=Fix("Give prediction and target one shape: prediction.squeeze(1), or target.unsqueeze(1)", confidence="high"),
     )
+
+
+def _is_a_column(prediction: Tensor | None) -> bool:
+    """Whether there is one number per sample: a square of anything wider is a batch as large as its width, normalised."""
+    return prediction is not None and max(prediction.shape, default=0) == prediction.numel()
 
 
 def _compared(patient: Patient, rehearsal: Rehearsal, graph: LossGraph) -> tuple[tuple[int, ...], tuple[int, ...]] | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from torch import Tensor, nn
 
@@ -11,8 +11,13 @@ from nndoctor.examinations.patient import NotExaminable, Outcome, Patient
 from nndoctor.findings import Fix
 
 
-def examine(patient: Patient) -> Iterator[Outcome]:
-    """A contract between two lists of tensors; nothing is run."""
+def examine(patient: Patient, grads: Mapping[str, float | None] | None) -> Iterator[Outcome]:
+    """A contract between two lists of tensors.
+
+    Args:
+        grads: gradient norms, None where the loss does not reach a parameter: a teacher that only follows needs no
+            optimizer. None altogether where the model does not run.
+    """
     if patient.optimizer is None:
         raise NotExaminable("no optimizer was handed over")
     held = {id(p): p for group in patient.optimizer.param_groups for p in group["params"]}
@@ -34,20 +39,22 @@ def examine(patient: Patient) -> Iterator[Outcome]:
             Fix("Make the optimizer after the model has its final parameters", confidence="high"),
         )
         return
+    if grads is not None:
+        missing = {name: p for name, p in missing.items() if grads.get(name) is not None}
     if missing:
         listed = _listed(tuple(missing))
         yield Outcome(
             "failed",
-            f"{len(missing)} of {len(own)} parameters ask for gradients and are not in the optimizer: {listed}",
+            f"{len(missing)} of {len(own)} parameters get gradients and are not in the optimizer: {listed}",
             "parameters-not-in-optimizer",
             {"missing": float(len(missing)), "parameters": float(len(own))},
             tuple(missing),
             Fix("Hand these parameters to the optimizer, or freeze them with requires_grad=False", confidence="high"),
         )
         return
-    trained = sum(p.requires_grad for p in own.values())
+    trained = sum(p.requires_grad and id(p) in held for p in own.values())
     more = f"; {len(strangers)} of its tensors belong to no module that was handed over" if strangers else ""
-    yield Outcome("passed", f"holds all {trained} trainable parameters{more}", values={"parameters": float(trained)})
+    yield Outcome("passed", f"holds the {trained} parameters that the loss trains{more}", values={"parameters": float(trained)})
 
 
 def stale(missing: object, strangers: list[Tensor]) -> bool:

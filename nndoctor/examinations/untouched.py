@@ -71,9 +71,22 @@ def copied(model: nn.Module, *others: Any) -> tuple[Any, ...]:
                 memo[id(value)] = value.detach().clone()
     memo[id(model)] = twin = copy.deepcopy(original, memo)
     rest = [copy.deepcopy(other, memo) for other in others]
+    for other, twin_of_other in zip(others, rest, strict=True):
+        if isinstance(other, torch.optim.Optimizer):
+            _copy_own_attributes(other, twin_of_other, memo)
     for module in (*twin.modules(), *(m for other in rest if isinstance(other, nn.Module) for m in other.modules())):
         _drop_foreign_hooks(module)
     return (twin, *rest)
+
+
+def _copy_own_attributes(optimizer: torch.optim.Optimizer, twin: torch.optim.Optimizer, memo: dict[int, Any]) -> None:
+    """Optimizers copy what is in their state and leave out what a subclass keeps beside it (L-BFGS its parameters).
+
+    Callables stay behind: a schedule replaces ``step`` of the user's optimizer by one that counts for it.
+    """
+    for name, value in vars(optimizer).items():
+        if name not in vars(twin) and not callable(value) and not name.startswith("_zero_grad"):
+            setattr(twin, name, copy.deepcopy(value, memo))
 
 
 def _drop_foreign_hooks(module: nn.Module) -> None:

@@ -454,6 +454,89 @@ def unshifted_targets() -> Subject:
     return subject
 
 
+class Follower(nn.Module):
+    """A student that predicts what a teacher says; the teacher follows by averaging, outside of any optimizer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.student = Mlp((784, 32, 16))
+        self.teacher = Mlp((784, 32, 16))
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        with torch.no_grad():
+            said = self.teacher(images)
+        return F.normalize(self.student(images), dim=1), F.normalize(said, dim=1)
+
+
+def follower() -> Subject:
+    """As many samples as the outputs are wide, so that squares are no sign of broadcasting."""
+    model = Follower()
+    return Subject(model, lambda pair, labels: (2 - 2 * (pair[0] * pair[1]).sum(dim=1)).mean(), pictures(16), adam(model.student))
+
+
+class Adapted(nn.Module):
+    """A frozen model with a low-rank addition that starts at zero."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.base = Mlp((784, 32, 10)).requires_grad_(False)
+        self.down = nn.Parameter(0.02 * torch.randn(784, 4))
+        self.up = nn.Parameter(torch.zeros(4, 10))
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.base(images) + images.flatten(1) @ self.down @ self.up
+
+
+def low_rank_adapter() -> Subject:
+    model = Adapted()
+    return Subject(model, nn.CrossEntropyLoss(), pictures(), torch.optim.Adam([model.down, model.up], lr=1e-2))
+
+
+def second_order() -> Subject:
+    model = Mlp((784, 16, 10))
+    return Subject(model, nn.CrossEntropyLoss(), pictures(), torch.optim.LBFGS(model.parameters(), lr=0.5))
+
+
+def batch_statistics_only() -> Subject:
+    model = nn.Sequential(nn.Flatten(), nn.Linear(784, 32), nn.BatchNorm1d(32, track_running_stats=False), nn.ReLU(), nn.Linear(32, 10))
+    return Subject(model, nn.CrossEntropyLoss(), pictures(), adam(model))
+
+
+def sparse_words() -> Subject:
+    tokens = torch.randint(0, 12, (32, 14))
+    model = nn.Sequential(nn.EmbeddingBag(12, 16, sparse=True), nn.Linear(16, 5))
+    return Subject(model, nn.CrossEntropyLoss(), (tokens, tokens[:, 0] % 5), torch.optim.SGD(model.parameters(), lr=0.1))
+
+
+def time_first() -> Subject:
+    """A recurrent language model whose samples lie along the second dimension, and which says so."""
+
+    class Recurrent(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.words = nn.Embedding(12, 16)
+            self.lstm = nn.LSTM(16, 24)
+            self.head = nn.Linear(24, 12)
+
+        def forward(self, tokens: Tensor) -> Tensor:
+            return self.head(self.lstm(self.words(tokens))[0]).permute(0, 2, 1)
+
+    tokens, following = (t.t().contiguous() for t in sentences())
+    model = Recurrent()
+    return Subject(model, nn.CrossEntropyLoss(), (tokens, following), adam(model), {"batch_axis": 1})
+
+
+UNUSUAL: dict[str, Callable[[], Subject]] = {
+    "teacher that follows": follower,
+    "low-rank adapter": low_rank_adapter,
+    "l-bfgs": second_order,
+    "batch norm without running statistics": batch_statistics_only,
+    "sparse embeddings": sparse_words,
+    "time before samples": time_first,
+}
+"""Healthy as well, and unlike the twelve."""
+
+
 class BlindMlp(Mlp):
     """Reads a buffer where it should read its inputs."""
 

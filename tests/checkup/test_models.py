@@ -7,7 +7,7 @@ import torch
 
 import nndoctor
 
-from .subjects import HEALTHY, SICK, Subject, blind, padded_reader
+from .subjects import HEALTHY, SICK, UNUSUAL, Subject, blind, padded_reader
 
 
 def examined(subject: Subject) -> nndoctor.Checkup:
@@ -23,6 +23,24 @@ def test_a_healthy_model_gives_no_alarm(kind: str, seed: int) -> None:
     assert not checkup.warnings, str(checkup)
     assert not [e for e in checkup.examinations if "Error" in e.message], str(checkup)
     assert len([e for e in checkup.examinations if e.verdict == "passed"]) >= 9, str(checkup)
+
+
+@pytest.mark.parametrize("kind", UNUSUAL)
+def test_an_unusual_model_gives_no_alarm_and_every_examination_copes(kind: str) -> None:
+    torch.manual_seed(0)
+    checkup = examined(UNUSUAL[kind]())
+    assert checkup.passed, str(checkup)
+    assert not checkup.warnings, str(checkup)
+    assert not [e for e in checkup.examinations if "Error" in e.message], str(checkup)
+    for name in ("one batch can be learnt by heart", "learning rate", "samples are independent"):
+        assert checkup[name].verdict == "passed", str(checkup)
+
+
+def test_two_possible_dimensions_of_samples_are_asked_about_not_guessed() -> None:
+    torch.manual_seed(0)
+    subject = UNUSUAL["time before samples"]()
+    subject.options = {}
+    assert "batch_axis=0 or 1" in examined(subject)["samples are independent"].message
 
 
 @pytest.mark.parametrize("fault", SICK)

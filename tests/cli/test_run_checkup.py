@@ -56,6 +56,14 @@ def test_alone_it_ends_the_script_with_a_code_of_its_own(tmp_path: Path, words: 
     assert "Traceback" not in answer.stderr
 
 
+def test_an_optimizer_of_an_earlier_model_is_found_where_the_doctor_has_nothing_to_attach_to(tmp_path: Path) -> None:
+    rebuilt = SCRIPT.replace("x = torch", "model = nn.Sequential(nn.Linear(6, 16), nn.ReLU(), nn.Linear(16, 3))\nx = torch", 1)
+    (tmp_path / "rebuilt.py").write_text(rebuilt)
+    answer = run(tmp_path, "--checkup-only", "rebuilt.py")
+    assert answer.returncode == 1, answer.stderr
+    assert "optimizer-holds-stale-parameters" in answer.stderr
+
+
 def test_a_script_that_never_trains_is_told_so(tmp_path: Path) -> None:
     (tmp_path / "idle.py").write_text("print('nothing to do')\n")
     answer = run(tmp_path, "--checkup-only", "idle.py")
