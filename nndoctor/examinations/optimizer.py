@@ -54,7 +54,7 @@ def examine(patient: Patient, grads: Mapping[str, float | None] | None) -> Itera
         return
     trained = sum(p.requires_grad and id(p) in held for p in own.values())
     more = f"; {len(strangers)} of its tensors belong to no module that was handed over" if strangers else ""
-    yield Outcome("passed", f"holds the {trained} parameters that the loss trains{more}", values={"parameters": float(trained)})
+    yield Outcome("passed", f"holds {trained} trainable parameters, none is missing{more}", values={"parameters": float(trained)})
 
 
 def stale(missing: object, strangers: list[Tensor]) -> bool:
