@@ -24,6 +24,10 @@ PADDED_ROWS = 0.5
 STRAY = 0.01
 """Share of the other positions at which the index may occur and still be padding."""
 
+DENSE_LOOKS = 10
+SPARSE_EVERY = 8
+"""Sampled steps that are looked at: the first ten, then every eighth; how batches are padded does not change."""
+
 MASKING = frozenset(f"{name}Backward0" for name in ("Mul", "Index", "MaskedSelect", "MaskedFill", "IndexSelect", "Gather")) | {
     "WhereBackward0",
     "SWhereBackward0",
@@ -128,6 +132,7 @@ class PaddingProbe:
         self._batch: list[torch.Tensor] = []
         self._inputs: list[torch.Tensor] = []
         self._measured: dict[str, Measured] = {}
+        self._sampled_steps = 0
 
     def attach(self, index: ModelIndex) -> None: ...
 
@@ -139,6 +144,7 @@ class PaddingProbe:
 
     def begin_step(self, step: int, sampled: bool) -> None:
         self._measured = {}
+        self._sampled_steps += sampled
 
     def batch_loaded(self, loader: object, batch: object, training: bool) -> None:
         """Keep the integer tensors of a training batch until its step is over."""
@@ -151,6 +157,8 @@ class PaddingProbe:
 
     @torch.no_grad()
     def backward_begins(self, loss: object) -> None:
+        if self._sampled_steps > DENSE_LOOKS and self._sampled_steps % SPARSE_EVERY:
+            return
         if not self._measured and isinstance(loss, torch.Tensor) and (self._batch or self._inputs):
             self._measured = padding_signals(loss, self._batch, self._inputs)
 
