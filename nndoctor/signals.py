@@ -399,6 +399,27 @@ _LATENT = _signals(
     ("latent.averaged_over", "count", "Elements per sample over which the reconstruction error beside it is averaged; absent where it is summed."),
 )
 
+_ADVERSARY = _signals(
+    "run",
+    ("adversary.variety", "ratio", "Root mean square distance between what the generator drew for one batch, over that between the real samples of the batch."),
+    ("adversary.discriminator_loss", "loss", "Loss of the step of the model that judges real from drawn, where it is a binary cross entropy."),
+    ("adversary.generator_loss", "loss", "Loss of the step of the model that draws, where it is a binary cross entropy."),
+    ("adversary.discriminator_rate", "1", "Learning rate of the optimizer that trains the model that judges."),
+    ("adversary.generator_rate", "1", "Learning rate of the optimizer that trains the model that draws."),
+)
+
+SWITCH = "Fedus et al. 2021, Switch transformers, section 2.2, https://arxiv.org/abs/2101.03961"
+
+_EXPERTS = _signals(
+    "layer",
+    ("expert.load", "ratio", "Rows that an expert was given over the last four sampled steps, over its even share: 1 if all get as much."),
+) + _signals(
+    "run",
+    ("expert.count", "count", "Experts of the mixture in which one is given the largest multiple of its even share."),
+    ("expert.max_load", "ratio", "That largest multiple; the number of experts if one takes all.", SWITCH),
+    ("expert.idle_fraction", "fraction", "Share of the experts of a mixture that were given less than a tenth of their even share."),
+)
+
 CONTEXTS: Mapping[str, str] = {
     "classification": "The targets are classes.",
     "segmentation": "The targets are classes of pixels.",
@@ -551,6 +572,8 @@ CATALOGUE = Catalogue((
     *_ACTIVATIONS,
     *_ATTENTION,
     *_LATENT,
+    *_ADVERSARY,
+    *_EXPERTS,
     *_DATA,
     *_LOOP,
     *_TIME,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from nndoctor.probes.accumulation import AccumulationProbe
+from nndoctor.probes.adversary import AdversaryProbe
 from nndoctor.probes.attention import AttentionProbe
 from nndoctor.probes.balance import BalanceProbe
 from nndoctor.probes.base import Probe
@@ -12,6 +13,7 @@ from nndoctor.probes.checkpoint import CheckpointProbe
 from nndoctor.probes.cuts import CutProbe
 from nndoctor.probes.decay import DecayProbe
 from nndoctor.probes.evaluation import EvaluationProbe
+from nndoctor.probes.experts import ExpertProbe
 from nndoctor.probes.frozen_norms import FrozenNormProbe
 from nndoctor.probes.latent import LatentProbe
 from nndoctor.probes.loss_contract import LossContractProbe
@@ -57,4 +59,6 @@ def further_probes() -> list[Probe]:
         StructureProbe(),
         RiskyOperationsProbe(),
         LossTermsProbe(),
+        AdversaryProbe(),
+        ExpertProbe(),
     ]
