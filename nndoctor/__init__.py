@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from nndoctor.findings import Finding as Finding
     from nndoctor.findings import Fix as Fix
     from nndoctor.findings import Severity as Severity
+    from nndoctor.locate import Located as Located
+    from nndoctor.locate import locate_nonfinite as locate_nonfinite
     from nndoctor.signals import Frame as Frame
     from nndoctor.signals import Signal as Signal
 
@@ -35,6 +37,8 @@ _HOME = {
     "Finding": "nndoctor.findings",
     "Fix": "nndoctor.findings",
     "Severity": "nndoctor.findings",
+    "Located": "nndoctor.locate",
+    "locate_nonfinite": "nndoctor.locate",
     "Frame": "nndoctor.signals",
     "Signal": "nndoctor.signals",
 }
@@ -48,10 +52,12 @@ __all__ = [
     "Finding",
     "Fix",
     "Frame",
+    "Located",
     "Severity",
     "Signal",
     "__version__",
     "checkup",
+    "locate_nonfinite",
     "wrap",
 ]
 

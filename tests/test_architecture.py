@@ -15,7 +15,7 @@ PACKAGE = Path(__file__).resolve().parent.parent / "nndoctor"
 # module or folder -> what of ours it may import, and "torch" where it may import torch
 PUBLIC = {"nndoctor", "examinations", "checkup_results", "signals", "findings", "history", "record", "rules", "reports", "reporting", "doctor", "attach", "zoo", "integrations"}
 MAY_IMPORT = {
-    "__init__": {"doctor", "examinations", "checkup_results", "findings", "signals"},
+    "__init__": {"locate", "doctor", "examinations", "checkup_results", "findings", "signals"},
     "signals": set(),
     "findings": set(),
     "checkup_results": {"findings"},
@@ -27,6 +27,7 @@ MAY_IMPORT = {
     "discovery": {"signals", "torch"},
     "interpose": {"torch"},
     "places": set(),
+    "locate": {"torch"},
     "quiet": {"torch"},
     "probes": {"probes", "signals", "discovery", "interpose", "torch"},
     "frames": {"probes", "signals", "torch"},

@@ -46,5 +46,5 @@ CASE = Case(
     cured=partial(train, batch_first=True),
     place=("lstm",),
     remedies={"batch_first": "batch_first"},
-    source="https://theneuralbase.com/pytorch/learn/intermediate/input-shape-for-rnns-seq-batch-features/",
+    source="https://github.com/pytorch/pytorch/issues/1538",
 )

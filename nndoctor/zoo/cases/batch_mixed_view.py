@@ -60,4 +60,5 @@ CASE = Case(
     cured=partial(train, view=False),
     place=("gru",),
     remedies={"view": "view"},
+    source="https://github.com/Jingkang50/OpenPSG/issues/56",
 )

@@ -43,5 +43,5 @@ CASE = Case(
     sick=partial(train, weight=1.0),
     cured=partial(train, weight=50.0),
     remedies={"pos_weight": "weight"},
-    source="https://androidkt.com/how-to-use-class-weight-in-crossentropyloss-for-an-imbalanced-dataset/",
+    source="https://www.siua.io/learn/courses/ml-math/04-classification/04-9-class-imbalance",
 )

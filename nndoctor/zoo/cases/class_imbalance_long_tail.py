@@ -39,4 +39,5 @@ CASE = Case(
     sick=partial(train, weight=1.0),
     cured=partial(train, weight=40.0),
     remedies={"class_weight": "weight"},
+    source="https://androidkt.com/how-to-use-class-weight-in-crossentropyloss-for-an-imbalanced-dataset/",
 )

@@ -57,4 +57,5 @@ CASE = Case(
     sick=partial(train, shuffle=False),
     cured=partial(train, shuffle=True),
     remedies={"shuffle": "shuffle"},
+    source="https://github.com/open-mmlab/mmpretrain/issues/892",
 )

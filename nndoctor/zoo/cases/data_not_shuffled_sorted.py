@@ -32,5 +32,5 @@ CASE = Case(
     sick=partial(train, shuffle=False),
     cured=partial(train, shuffle=True),
     remedies={"shuffle": "shuffle"},
-    source="https://blog.dailydoseofds.com/p/why-is-it-important-to-shuffle-your",
+    source="https://github.com/pytorch/vision/issues/7818",
 )

@@ -33,4 +33,5 @@ CASE = Case(
     description="CNN with BatchNorm, SGD: a mark in the corner of each training picture tells its class",
     sick=partial(train, marked=True),
     cured=partial(train, marked=False),
+    source="https://stats.stackexchange.com/questions/574181/does-watermark-text-on-images-at-the-same-position-influence-the-classification",
 )

@@ -43,4 +43,5 @@ CASE = Case(
     description="regression on a table, SGD: row n has the target of row n - 1",
     sick=partial(train, shift=1),
     cured=partial(train, shift=0),
+    source="https://github.com/JonasGeiping/invertinggradients/issues/4",
 )

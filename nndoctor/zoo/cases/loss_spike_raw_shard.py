@@ -35,4 +35,5 @@ CASE = Case(
     description="LeNet, SGD with momentum: one batch in 109 holds raw pixels",
     sick=partial(train, raw=True),
     cured=partial(train, raw=False),
+    source="https://github.com/stanford-crfm/mistral/issues/115",
 )

@@ -41,4 +41,5 @@ CASE = Case(
     description="MLP on a table, Adam: one of 3 500 rows has -9999 for a missing value",
     sick=partial(train, sentinel=True),
     cured=partial(train, sentinel=False),
+    source="https://github.com/stas00/ml-engineering/issues/32",
 )
