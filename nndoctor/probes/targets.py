@@ -19,6 +19,7 @@ from torch.utils.hooks import RemovableHandle
 from nndoctor.discovery import ModelIndex, unwrap
 from nndoctor.probes.base import Hook, Measured
 from nndoctor.probes.forward import in_backward, is_transformed
+from nndoctor.probes.functional import compiled_frames
 
 LOOKING = 8
 """Steps in which such networks are looked for: they are there from the first loss on."""
@@ -84,7 +85,8 @@ class TargetProbe:
         self._inputs.clear()
         self._goals.clear()
         self._stop_looking()
-        if sampled and step <= LOOKING and self._trained:
+        # A hook on all modules makes torch.compile warn, so the first step is let pass to see whether anything is compiled.
+        if sampled and 1 < step <= LOOKING and self._trained and not compiled_frames():
             self._handle = nn.modules.module.register_module_forward_pre_hook(Hook(self._enters))
 
     def _stop_looking(self) -> None:
