@@ -45,7 +45,7 @@ from nndoctor.interpose import PROCESS
 from nndoctor.loop_state import LoaderState, Rates, Speed, settings
 from nndoctor.places import Places
 from nndoctor.probes.activations import ActivationProbe
-from nndoctor.probes.base import CONTRACT, EVENTS, FREQUENT, Hook, Measured, Probe, sleeps
+from nndoctor.probes.base import CONTRACT, EVENTS, Hook, Measured, Probe, sleeps
 from nndoctor.probes.built_in import further_probes
 from nndoctor.probes.context import ContextProbe
 from nndoctor.probes.data import DataProbe
@@ -403,7 +403,6 @@ class Doctor:
 
     def _register(self, key: str, optimizer: torch.optim.Optimizer) -> None:
         self._optimizers[key] = optimizer
-        self._context.optimizers = len(self._optimizers)
         self._contracts.register(optimizer)
         self._parameters.register(optimizer)
         self._note_groups()
@@ -434,34 +433,43 @@ class Doctor:
         self._begin_window()
 
     def _listen(self) -> None:
-        """Find out which probe hears which event."""
+        """Find out which probe hears which event, and which of them even on quiet steps."""
         self._listeners: dict[str, list[tuple[Probe, Callable[..., None]]]] = {}
+        self._awake: dict[str, list[tuple[Probe, Callable[..., None]]]] = {}
         for event in EVENTS:
             hears = [(probe, method) for probe in self._probes if (method := getattr(probe, event, None)) is not None]
+            awake = [(probe, method) for probe, method in hears if probe.tier == CONTRACT and not sleeps(probe, event)]
             if hears:
                 self._listeners[event] = hears
+            if awake:
+                self._awake[event] = awake
         self._contract_probes = [probe for probe in self._probes if probe.tier == CONTRACT]
-        self._awake = {
-            event: [probe for probe, _ in hears if probe.tier == CONTRACT and not (event in FREQUENT and sleeps(probe))]
-            for event, hears in self._listeners.items()
-        }
+        self._sleepers = tuple(getattr(probe, "sleeps", False) for probe in self._contract_probes)
 
     def _tell(self, event: str, *args: object) -> None:
         """Tell the probes: those of the contract tier always, the others on steps on which they are sampled."""
-        if self._quiet and not self._awake.get(event):
+        if self._quiet:
+            if event in self._awake:
+                self._tell_quietly(event, *args)
             return
         for probe, hears in self._listeners.get(event, ()):
             if probe.tier == CONTRACT:
-                if self._quiet and probe not in self._awake[event]:
-                    continue
                 try:
                     hears(*args)
                 except Exception as error:
                     self._dismiss(probe, error)
-                if self._quiet and getattr(probe, "news", False):
-                    self._window.news = True  # ends the quiet steps
             elif probe.tier in self._window.sampled:
                 self._measure(probe, partial(hears, *args))
+
+    def _tell_quietly(self, event: str, *args: object) -> None:
+        """Tell those that do not sleep; their news end the quiet steps."""
+        for probe, hears in tuple(self._awake[event]):
+            try:
+                hears(*args)
+            except Exception as error:
+                self._dismiss(probe, error)
+            if getattr(probe, "news", False):
+                self._window.news = True
 
     def _hook_optimizer(self, optimizer: torch.optim.Optimizer) -> None:
         self._handles.append(optimizer.register_step_pre_hook(self._before_step))
@@ -608,6 +616,7 @@ class Doctor:
     def _note_loss(self, scalar: torch.Tensor) -> None:
         value = self._unscaled(scalar)
         self._window.losses.append(value)
+        self._tell("loss_read", scalar, value)
         if isinstance(value, float) and not isfinite(value):
             self._broken_losses += 1
             # Where it came from is asked on the next step, whatever the cadence says.
@@ -879,6 +888,8 @@ class Doctor:
         self._look_closely = False
         before, self._window.sampled = self._sampled_before, sampled
         self._quiet = not sampled and self._budget.next_look > following and len(self._optimizers) == 1
+        if self._quiet and tuple(getattr(probe, "sleeps", False) for probe in self._contract_probes) != self._sleepers:
+            self._listen()
         if not sampled and not before:
             return  # everything sleeps on
         self._sampled_before = sampled

@@ -125,7 +125,7 @@ def test_taken_notes_tell_how_long_each_step_took() -> None:
 
 def test_training_in_eval_mode_is_told_from_the_step_on_which_it_begins(tmp_path: Path) -> None:
     torch.manual_seed(0)
-    model = nn.Sequential(nn.Linear(3, 8), nn.Dropout(0.1), nn.Linear(8, 1))
+    model = nn.Sequential(nn.Linear(3, 8), nn.Tanh(), nn.Dropout(0.1), nn.Linear(8, 1))
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
     with nndoctor.wrap(model, optimizer, ui="off", run_dir=tmp_path / "run", cadence=64, strict=True) as doctor:
         for step in range(1, STEPS + 1):

@@ -27,6 +27,7 @@ class BalanceProbe:
 
     name = "balance"
     tier = CONTRACT
+    sleeps = True
     signals = (
         "labels.seen", "labels.entropy", "labels.majority_fraction", "labels.balance_ratio", "labels.ignored_classes",
         "labels.ignored_samples", "labels.weighted", "labels.neighbours_equal", "labels.neighbours_expected",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import nullcontext
 from typing import Any, Protocol, TypeAlias
 
@@ -25,6 +25,7 @@ EVENTS: Mapping[str, str] = {
     "evaluation_begins": "(root, args, kwargs) a whole model's forward pass begins, gradients disabled",
     "evaluation_ended": "(root, output) and is over",
     "backward_begins": "(loss) backward() of a scalar tensor is about to run",
+    "loss_read": "(loss, value) what that loss was before a scaler multiplied it: a number, on an accelerator a copy that stays there",
     "backward_ended": "() and is over",
     "gradients_zeroed": "(owner) zero_grad of an optimizer or module ran",
     "clipped": "(total_norm, max_norm) clip_grad_norm_ is about to scale the gradients",
@@ -49,9 +50,10 @@ FREQUENT = frozenset(EVENTS) - {"evaluation_begins", "evaluation_ended", "state_
 """What happens on every step. Forward passes are only told on sampled steps and where an evaluation may begin."""
 
 
-def sleeps(probe: Probe) -> bool:
-    """Whether a contract probe can do without the frequent events of steps on which nothing is sampled."""
-    return bool(getattr(probe, "sleeps", False))
+def sleeps(probe: Probe, event: str) -> bool:
+    """Whether a contract probe can do without `event` on steps on which nothing is sampled."""
+    through: bool | Collection[str] = getattr(probe, "sleeps", False)
+    return event in FREQUENT and (through is True or (through is not False and event in through))
 
 
 class Probe(Protocol):
@@ -63,7 +65,8 @@ class Probe(Protocol):
     step; they are asked on sampled steps, and on others as soon as their attribute ``news`` is true.
 
     Optional: ``sleeps = True`` on a contract probe to which whole sampled steps are enough: it hears nothing
-    frequent in between, which is what short steps can afford; ``facts()``, what the probe knows of the run for people to read; ``hooks_layers = True`` where it
+    frequent in between, which is what short steps can afford (or the names of the events that it sleeps
+    through); ``facts()``, what the probe knows of the run for people to read; ``hooks_layers = True`` where it
     has hooks inside of the model, so that it leaves when the model is compiled.
 
     A probe that raises is detached and named in the report; it never stops the training. None of these

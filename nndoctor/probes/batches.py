@@ -94,7 +94,6 @@ class BatchProbe:
         self._step = 0
         self._sampled = False
         self._stepped: set[int] = set()
-        self._scaled: tuple[int, torch.Tensor] | None = None
         self._late: LateLosses[tuple[Batch, int, int]] = LateLosses()
         self._broken = False
         self._measured: dict[str, Measured] = {}
@@ -152,28 +151,17 @@ class BatchProbe:
 
     # ------------------------------------------------------------------ what the loss says
 
-    def loss_scaled(self, loss: object, scaled: object) -> None:
-        """Remember the true loss behind the one that a gradient scaler made of it."""
-        if isinstance(loss, torch.Tensor) and isinstance(scaled, torch.Tensor):
-            self._scaled = (id(scaled), loss.detach())
-
-    def backward_begins(self, loss: object) -> None:
-        if type(loss) is not torch.Tensor and not isinstance(loss, torch.nn.Parameter):
-            return
-        if self._scaled is not None and self._scaled[0] == id(loss):
-            loss = self._scaled[1]
-        self._scaled = None
+    def loss_read(self, loss: object, value: torch.Tensor | float) -> None:
         if not self._window:
             self._window.append(Batch(0, 0, 0, None))
         batch = self._window[-1]
         micro_step = sum(len(b.losses) for b in self._window) if len(self._window) > 1 or batch.losses else 0
-        if loss.device.type == "cpu":
-            value = float(loss.item())
+        if isinstance(value, float):
             batch.losses.append(value)
             self._judge(batch, self._step, micro_step, value)
         else:
             batch.losses.append(float("nan"))
-            self._late.add(loss.detach(), (batch, self._step, micro_step))
+            self._late.add(value.reshape(()), (batch, self._step, micro_step))
 
     def _judge(self, batch: Batch, step: int, micro_step: int, value: float) -> None:
         """Hold a loss against those before it; the batch is at hand only if `step` is the present one."""

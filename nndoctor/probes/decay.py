@@ -19,6 +19,7 @@ class DecayProbe:
 
     name = "decay"
     tier = CONTRACT
+    sleeps = True
     signals = ("param.weight_decay", "param.gain_or_bias", "decay.decoupled")
 
     def __init__(self) -> None:

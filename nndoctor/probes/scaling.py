@@ -131,6 +131,11 @@ class ScalingProbe:
 
     def begin_step(self, step: int, sampled: bool) -> None: ...
 
+    @property
+    def sleeps(self) -> bool:
+        """Without a gradient scaler in the loop there is nothing to follow between sampled steps."""
+        return self._enabled is None
+
     # ------------------------------------------------------------------ what the loop calls
 
     def forward_begins(self, root: object, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:

@@ -35,6 +35,7 @@ class ScheduleProbe:
 
     name = "schedule"
     tier = CONTRACT
+    sleeps = True
     signals = ("schedule.before_first_step", "schedule.before_step")
 
     def __init__(self) -> None:
@@ -49,7 +50,9 @@ class ScheduleProbe:
     def detach(self) -> None:
         self._turns.clear()
 
-    def begin_step(self, step: int, sampled: bool) -> None: ...
+    def begin_step(self, step: int, sampled: bool) -> None:
+        for turn in self._turns.values():  # what came before, this probe may have slept through
+            turn.backward = turn.advanced = False
 
     def state_loaded(self, module: object, missing: object, unexpected: object) -> None:
         """A resumed run winds its schedule forward before the first step, on purpose."""

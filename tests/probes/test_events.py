@@ -83,7 +83,7 @@ def test_a_contract_probe_hears_every_event_in_its_order(listener: Listener) -> 
     heard = [event for event in listener.heard if event != "batch_planned"]
     assert heard == [
         "state_loaded", "loader_started", "batch_loaded", "gradients_zeroed", "forward_begins", "forward_ended", "loss_scaled",
-        "backward_begins", "backward_ended", "gradients_unscaled", "clipped", "clipping", "scaler_stepping", "gradients_ready",
+        "loss_read", "backward_begins", "backward_ended", "gradients_unscaled", "clipped", "clipping", "scaler_stepping", "gradients_ready",
         "stepped", "scaler_stepped",
         "scaler_updated", "scheduler_stepped", "evaluation_begins", "evaluation_ended",
     ]  # fmt: skip
