@@ -44,8 +44,10 @@ EVERY_STEP_UNTIL = 100
 QUIET_PACE = 10
 QUIET_SHARE = 50
 SLOWEST_QUIET_PACE = 50
+SLOWEST_RESTING_PACE = 200
 """After step 100, steps that bring nothing but the run's own curves are judged at every tenth only, then at every fiftieth
-of the run so far (step 1000: every 20), at last every 50 steps: two per cent later than at once, at a fifth of the cost."""
+of the run so far (step 1000: every 20), at last every 50 steps: two per cent later than at once, at a fifth of the cost.
+A statistic that is silent rests likewise, 200 steps at most; contracts and what is pending or firing never rest."""
 
 
 class Judge:
@@ -192,6 +194,11 @@ class Judge:
         )
 
 
+def _resting_pace(step: int) -> int:
+    """Steps between two looks of a statistic that is silent and of which nothing is pending."""
+    return min(SLOWEST_RESTING_PACE, step // QUIET_SHARE)
+
+
 def _quiet_pace(step: int) -> int:
     return min(SLOWEST_QUIET_PACE, max(QUIET_PACE, step // QUIET_SHARE))
 
@@ -250,6 +257,7 @@ class _Watch:
         self._judged_step, self._judged_frame = 0, 0
         self._refreshed = 0
         self._quiet = True
+        self._may_rest = rule.kind != "contract"
         self._resize()
         self._finding: Finding | None = None
         self._culprits: tuple[int, ...] = ()
@@ -319,8 +327,10 @@ class _Watch:
         changed = self._when.changed_since(frame) or (self._clear is not None and self._clear.changed_since(frame))
         if not changed and rule.on_missing == "skip":
             return False
-        if self._judged_frame and step - self._judged_step < self._steps(rule.every):
-            return False
+        if self._judged_frame:
+            waited = step - self._judged_step
+            if waited < self._steps(rule.every) or (self._may_rest and waited < _resting_pace(step)):
+                return False
         return rule.warmup.amount == 0.0 or step > self._steps(rule.warmup)
 
     def _steps(self, duration: Duration) -> float:
@@ -338,6 +348,7 @@ class _Watch:
         began = self._begin(holds, unknown, since)
         ended = self._end(values, unknown, since, began)
         self._quiet = not (self._active.any() or (self._held >= 0.0).any())
+        self._may_rest = self._quiet and self.rule.kind != "contract"
         return self._tell(step, holds, began or ended)
 
     def _stays_quiet(self, verdict: Value) -> bool:
