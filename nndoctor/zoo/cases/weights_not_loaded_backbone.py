@@ -14,12 +14,13 @@ from nndoctor.zoo.trainer import Trained, fit
 
 
 class Classifier(nn.Module):
-    """A pre-trained transformer, frozen, and a head of its own on its scores."""
+    """A pre-trained transformer and a head of its own on its scores."""
 
     def __init__(self) -> None:
         super().__init__()
         self.encoder = RowTransformer()
         self.readout = nn.Linear(10, 10)
+        nn.init.eye_(self.readout.weight)  # passes the scores on until it has learnt better
 
     def forward(self, images: Tensor) -> Tensor:
         logits: Tensor = self.readout(self.encoder(images))  # (batch, classes)
@@ -35,7 +36,7 @@ def pretrained(seed: int) -> dict[str, Tensor]:
     return state
 
 
-def train(seed: int, attach: Attach, *, names: str, steps: int = 150) -> Trained:
+def train(seed: int, attach: Attach, *, names: str, steps: int = 80) -> Trained:
     data = classification()
     loader = data.train_loader(seed=seed + 1)
     state = pretrained(seed)
