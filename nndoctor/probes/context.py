@@ -29,7 +29,13 @@ from nndoctor.signals import CONTEXTS
 DENSE_LOOK = 24
 """Steps at the start that are followed closely; a critic of five steps to one of the generator's is seen four times."""
 
-WALKS = 40
+WALKS = 8
+"""Graphs walked in the first steps of a run with one optimizer: its losses are of one or two kinds."""
+
+WALKS_OF_SEVERAL = 40
+JUDGED_EVERY = 4
+"""After the first dozen steps the closely followed ones bring little that is new."""
+
 WALKS_PER_TURN = 4
 PATIENCE = 3  # turns after which what was not seen is not there
 PATIENCE_OF_SEVERAL = 12  # the same where several optimizers take turns
@@ -202,7 +208,8 @@ class ContextProbe:
             self._started = True
             self._look_at_models()
         turn.still = frozenset(key for key, first in self._first_params.items() if not first.requires_grad)
-        if turn.backwards > WALKS_PER_TURN or (self._walks >= WALKS and self._step <= DENSE_LOOK):
+        most = WALKS if self.optimizers < 2 else WALKS_OF_SEVERAL
+        if turn.backwards > WALKS_PER_TURN or (self._walks >= most and self._step <= DENSE_LOOK):
             turn.leaves = turn.leaves if turn.backwards > 1 else None
             return
         self._walks += 1
@@ -346,7 +353,7 @@ class ContextProbe:
         """Count the networks outside of the models that answered to what the models were given."""
         answers, self._answers = self._answers, []
         index = self._index
-        if index is None or turn.given is None:
+        if index is None or turn.given is None or not answers:
             return
         alike = {model_parts.without_names(model_parts.shapes_of(unwrap(root))) for root in index.roots.values()}
         seen = self._evidence.foreign
@@ -360,7 +367,8 @@ class ContextProbe:
 
     def collect(self) -> Mapping[str, Measured]:
         """What has changed since it was last told; NaN and absent stand for what is not decided."""
-        if self._looking and self._index is not None:
+        settled = DENSE_LOOK // 2 < self._step < DENSE_LOOK and self._step % JUDGED_EVERY > 0
+        if self._looking and self._index is not None and not settled:
             found = {**self._judge(self._index), **self._said}
             self._sentences = list(self._describe(self._index, found))
             told = {f"context.{kind}": float(value) for kind, value in found.items() if value is not None}
