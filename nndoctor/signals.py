@@ -399,6 +399,14 @@ _LATENT = _signals(
     ("latent.averaged_over", "count", "Elements per sample over which the reconstruction error beside it is averaged; absent where it is summed."),
 )
 
+SIMSIAM = "Chen & He 2021, Exploring simple siamese representation learning, section 4.1, https://arxiv.org/abs/2011.10566"
+
+_REPRESENTATION = _signals(
+    "run",
+    ("representation.spread", "1", "Standard deviation over the batch of L2-normalised embeddings that the loss compares, times the root of their width: 1 if directions are evenly spread, 0 if all are one.", SIMSIAM),
+    ("representation.dimensions", "count", "Participation ratio of the covariance of these normalised embeddings, tr(C)^2 / tr(C^2): about how many dimensions they use."),
+)
+
 _ADVERSARY = _signals(
     "run",
     ("adversary.variety", "ratio", "Root mean square distance between what the generator drew for one batch, over that between the real samples of the batch."),
@@ -574,6 +582,7 @@ CATALOGUE = Catalogue((
     *_LATENT,
     *_ADVERSARY,
     *_EXPERTS,
+    *_REPRESENTATION,
     *_DATA,
     *_LOOP,
     *_TIME,

@@ -22,6 +22,7 @@ from nndoctor.probes.norm_statistics import NormStatisticsProbe
 from nndoctor.probes.ownership import OwnershipProbe
 from nndoctor.probes.padding import PaddingProbe
 from nndoctor.probes.precision import PrecisionProbe
+from nndoctor.probes.representations import RepresentationProbe
 from nndoctor.probes.retention import RetentionProbe
 from nndoctor.probes.risky_ops import RiskyOperationsProbe
 from nndoctor.probes.scaling import ScalingProbe
@@ -61,4 +62,5 @@ def further_probes() -> list[Probe]:
         LossTermsProbe(),
         AdversaryProbe(),
         ExpertProbe(),
+        RepresentationProbe(),
     ]
