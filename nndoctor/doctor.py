@@ -403,6 +403,7 @@ class Doctor:
 
     def _register(self, key: str, optimizer: torch.optim.Optimizer) -> None:
         self._optimizers[key] = optimizer
+        self._context.optimizers = len(self._optimizers)
         self._contracts.register(optimizer)
         self._parameters.register(optimizer)
         self._note_groups()

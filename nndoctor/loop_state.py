@@ -43,7 +43,7 @@ class Phases:
             self.falls += not self.falling
             self.rising, self.falling = False, True
         if self.rising:
-            self.warmed = step - 1
+            self.warmed = step
 
     def rests(self, step: int) -> bool:
         """The rate is on `step` what it was; True if that ends the first rise."""

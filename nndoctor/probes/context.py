@@ -14,7 +14,6 @@ import torch
 from torch import nn
 
 from nndoctor.discovery import ModelIndex, unwrap
-from nndoctor.interpose import version_of
 from nndoctor.probes import model_parts, turns
 from nndoctor.probes.attention import SHIFTED, Tokens, next_tokens, tokens_of
 from nndoctor.probes.base import CONTRACT, Hook, Measured
@@ -56,6 +55,8 @@ class Evidence:
     classes: int = 0
     labelled: bool = False
     dense: bool = False
+    binary: bool = False
+    masks: bool = False
     soft: bool = False
     similarity: bool = False
     correlation: bool = False
@@ -64,6 +65,14 @@ class Evidence:
     chosen: bool = False
     distance: bool = False
     reconstruction: bool = False
+    """A target is the memory of an input."""
+
+    copied: list[Reading] = field(default_factory=list)
+    """Whether targets were equal to inputs of the same size: 1 or 0."""
+
+    repeated: list[Reading] = field(default_factory=list)
+    """Whether the first input of a turn was equal to that of the first turn: 1 or 0."""
+
     losses: int = 0
     """Losses whose graphs were walked to their end."""
 
@@ -96,6 +105,9 @@ class ContextProbe:
 
     def __init__(self, said: Mapping[str, bool] | None = None, loader: object | None = None) -> None:
         self.news = False
+        self.optimizers = 0
+        """How many there are as far as is known; those that have not stepped may yet play."""
+
         self._said = dict(said or {})
         self._index: ModelIndex | None = None
         self._batches: int | None = _length(loader)
@@ -118,6 +130,7 @@ class ContextProbe:
         self._siblings: Mapping[int, int] = {}
         self._rows: dict[int, dict[int, int]] = {}
         self._first_params: dict[int, torch.Tensor] = {}
+        self._first: torch.Tensor | None = None
         self._answers: list[tuple[nn.Module, tuple[int, ...], list[torch.Tensor]]] = []
         self._known: frozenset[int] = frozenset()
         self._handles: list[Any] = []
@@ -164,7 +177,8 @@ class ContextProbe:
         if not given:
             return
         if turn.given is None:
-            turn.given = (given[0].data_ptr() if _plain(given[0]) else 0, version_of(given[0]), tuple(given[0].shape))
+            turn.given = tuple(given[0].shape)
+            self._compare_with_first(given[0])
         self._inputs.extend(given[:KEPT_OUTPUTS])
         self._tokens = self._tokens or tokens_of(args, kwargs)
         carried = {_storage(tensor) for tensor in self._before.get(key, ())} - {0}
@@ -174,6 +188,17 @@ class ContextProbe:
             fed = [a for a in self._answers if any(_storage(tensor) in ours for tensor in a[2])]
             self._evidence.features |= bool(fed)
             self._answers = [a for a in self._answers if a not in fed]
+
+    def _compare_with_first(self, given: torch.Tensor) -> None:
+        """Whether a turn begins with the same input as the first one."""
+        some = _some(given)
+        if self._first is None:
+            self._first = some.clone()
+        elif len(self._evidence.repeated) < PATIENCE:
+            first = self._first
+            alike = first.shape == some.shape and first.device == some.device
+            same = (first == some).all() if alike else torch.zeros((), device=some.device)
+            self._evidence.repeated.append(Reading(same))
 
     def forward_ended(self, root: nn.Module, output: object) -> None:
         if not self._looking or self._step > DENSE_LOOK or in_backward() or is_transformed():
@@ -288,13 +313,19 @@ class ContextProbe:
     def _weigh_targets(self, loss: torch.Tensor, family: LossFamily) -> None:
         evidence = self._evidence
         for target in (family.distance, family.binary):
-            if target is not None and any(_is_same(target, given) for given in self._inputs):
+            if target is None:
+                continue
+            if any(_is_same(target, given) for given in self._inputs):
                 evidence.reconstruction = True
-            elif target is not None and target is family.distance:
+                continue
+            twin = next((g for g in self._inputs if g.numel() == target.numel() and g.device == target.device), None)
+            if twin is not None and len(evidence.copied) < PATIENCE:
+                evidence.copied.append(Reading((_some(twin) == _some(target)).all()))
+            if target is family.distance:
                 evidence.distance = True
-            elif target is not None:
-                evidence.labelled = True
-                evidence.dense |= target.dim() == 4 and min(target.shape[-2:]) > 1
+            else:
+                evidence.binary = True
+                evidence.masks |= target.dim() == 4 and min(target.shape[-2:]) > 1
         evidence.distance |= family.inline and family.distance is None
         found = cross_entropy_of(loss)
         if found is None:
@@ -357,7 +388,7 @@ class ContextProbe:
             return
         alike = {model_parts.without_names(model_parts.shapes_of(unwrap(root))) for root in index.roots.values()}
         seen = self._evidence.foreign
-        for module in {id(module): module for module, shape, _ in answers if shape == turn.given[2]}.values():
+        for module in {id(module): module for module, shape, _ in answers if shape == turn.given}.values():
             count, _ = seen.get(id(module), (0, False))
             same = model_parts.without_names(model_parts.shapes_of(module)) in alike
             seen[id(module)] = (count + 1, same)
@@ -402,20 +433,23 @@ class ContextProbe:
         contrastive = evidence.similarity or evidence.compared
         other = bool(gan or rl)
         next_token = self._next_token()
-        labelled = evidence.labelled and not other and not evidence.similarity
+        redraws = self._redraws()
+        binary = evidence.binary and redraws is False and not evidence.sampled
+        labelled = (evidence.labelled or binary) and not other and not evidence.similarity
+        dense = evidence.dense or evidence.masks
         views = evidence.similarity or evidence.correlation
         targets = {
             "language_model": next_token if labelled else False,
-            "segmentation": labelled and evidence.dense and not next_token,
-            "classification": (labelled or (evidence.soft and not distilled)) and not evidence.dense and not next_token and not other,
-            "autoencoder": evidence.reconstruction and not evidence.sampled and not other,
+            "segmentation": labelled and dense and not next_token,
+            "classification": (labelled or (evidence.soft and not distilled)) and not dense and not next_token and not other,
+            "autoencoder": redraws and not evidence.sampled and not other,
             "vae": evidence.sampled and not other,
-            "regression": evidence.distance and not (other or teacher or evidence.sampled or contrastive or evidence.reconstruction),
+            "regression": evidence.distance and not (other or teacher or evidence.sampled or contrastive or redraws is not False),
             "contrastive": contrastive and not rl,
             "self_supervised": (views or bool(teacher)) and not other and not labelled and not evidence.chosen,
         }
         found: dict[str, bool | None] = {"gan": gan, "rl": rl, "teacher": teacher, "distillation": distilled}
-        found |= {kind: value if value or settled else None for kind, value in targets.items()}
+        found |= {kind: value if settled else None for kind, value in targets.items()}
         found |= self._judge_model(index, bool(gan), patient)
         found |= self._judge_loop(patient, bool(gan))
         return found
@@ -440,14 +474,14 @@ class ContextProbe:
         evidence, seen = self._evidence, self._turns
         called_back = turns.is_called_back(seen)
         micro = turns.micro_batches(seen)
-        same = turns.same_input(seen)
+        same = self._same_input()
         heard = any(turn.forwards for turn in seen)
         late = False if patient else None
         return {
             "accumulation": False if called_back else None if micro is None else micro > 1 and not gan,
             "closure": called_back or late,
             "several_forwards": (turns.several_forwards(seen) > 1 and not called_back) if patient and heard else None,
-            "full_batch": None if same is None and self._batches != 1 else self._batches == 1 or (bool(same) and not self._has_loader),
+            "full_batch": self._batches == 1 if self._batches is not None else same,
             "stateful": evidence.stateful or (late if heard else None),
             "sparse_gradients": evidence.sparse or late,
             "amp": evidence.scaled or late,
@@ -455,7 +489,7 @@ class ContextProbe:
 
     def _plays(self) -> bool | None:
         """Whether optimizers play against each other."""
-        if len(self._held) < 2:
+        if max(len(self._held), self.optimizers) < 2:
             return False if len(self._turns) >= PATIENCE else None
         if turns.take_turns(self._turns, self._held):
             return True
@@ -493,6 +527,20 @@ class ContextProbe:
             return False
         numbers = copy.same.numbers
         return (numbers is not None and numbers[0] == 0) or model_parts.versions(copy.still) != copy.versions
+
+    def _same_input(self) -> bool | None:
+        """Whether every turn began with the same input; None before it is known."""
+        numbers = [reading.numbers for reading in self._evidence.repeated]
+        if any(found == [0.0] for found in numbers):
+            return False
+        return True if len(numbers) >= PATIENCE - 1 and all(numbers) else None
+
+    def _redraws(self) -> bool | None:
+        """Whether the targets are the inputs; None while values are on their way."""
+        if self._evidence.reconstruction:
+            return True
+        numbers = [reading.numbers for reading in self._evidence.copied]
+        return None if any(found is None for found in numbers) else bool(numbers) and all(found == [1.0] for found in numbers)
 
     def _next_token(self) -> bool:
         readings = [reading.numbers for reading in self._evidence.shifted]
@@ -567,6 +615,12 @@ def _storage(tensor: torch.Tensor) -> int:
 def _is_same(one: torch.Tensor, other: torch.Tensor) -> bool:
     """Whether two tensors are the same memory from their first element to their last."""
     return _plain(one) and one.data_ptr() == other.data_ptr() != 0 and one.numel() == other.numel()
+
+
+def _some(tensor: torch.Tensor) -> torch.Tensor:
+    """Up to a few hundred elements spread over a tensor."""
+    flat = tensor.detach().reshape(-1)
+    return flat[:: max(1, flat.numel() // SAMPLE)][:SAMPLE]
 
 
 def _length(loader: object) -> int | None:

@@ -7,9 +7,6 @@ from dataclasses import dataclass, field
 
 MOST_MICRO_BATCHES = 4096
 
-Identity = tuple[int, int, tuple[int, ...]]
-"""Where a tensor lies, how often it was written, its shape."""
-
 
 @dataclass(slots=True)
 class Turn:
@@ -24,7 +21,7 @@ class Turn:
         gradients: how often the optimizer found gradients ready, several times in a closure.
         forwards, evaluations: calls of each model with and without gradients.
         batches: batches that a loader gave.
-        given: the first input of the turn.
+        given: shape of the first input of the turn.
     """
 
     optimizer: int = 0
@@ -37,7 +34,7 @@ class Turn:
     forwards: dict[int, int] = field(default_factory=dict)
     evaluations: dict[int, int] = field(default_factory=dict)
     batches: int = 0
-    given: Identity | None = None
+    given: tuple[int, ...] | None = None
 
     @property
     def calls(self) -> int:
@@ -94,8 +91,3 @@ def is_called_back(turns: Sequence[Turn]) -> bool:
     """Whether optimizers ask for gradients several times in a step."""
     return sum(turn.gradients > 1 for turn in turns) >= 2
 
-
-def same_input(turns: Sequence[Turn]) -> bool | None:
-    """Whether every turn began with the very same tensor; None before three did."""
-    given = [turn.given for turn in turns if turn.given is not None]
-    return len(set(given)) == 1 if len(given) >= 3 else None

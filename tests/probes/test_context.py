@@ -15,7 +15,7 @@ from torch.distributions import Categorical, Normal
 from torch.utils.data import DataLoader, TensorDataset
 
 import nndoctor
-from nndoctor.signals import CONTEXTS
+from nndoctor.signals import CONTEXTS, checked_context
 
 BATCH, FEATURES, CLASSES, WORDS = 8, 6, 5, 11
 Loop = Callable[[Callable[..., nndoctor.Doctor]], None]
@@ -183,6 +183,15 @@ def autoencoder(wrap: Any) -> None:
         step(optimizer, F.mse_loss(model(inputs), inputs))
 
 
+@loop("autoencoder")
+def autoencoder_of_binary_pictures_whose_targets_come_from_the_loader(wrap: Any) -> None:
+    model, optimizer = (m := mlp(FEATURES, 3, FEATURES)), torch.optim.Adam(m.parameters())
+    wrap(model, optimizer)
+    pictures = torch.rand(64, FEATURES).round()
+    for inputs, targets in forever(loader(pictures, pictures.clone()), 12):
+        step(optimizer, F.binary_cross_entropy_with_logits(model(inputs), targets))
+
+
 class Vae(nn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -271,6 +280,56 @@ def gan_in_one_module_whose_judge_is_switched_off_for_the_generator(wrap: Any) -
         judge.requires_grad_(False)
         step(draw, -judge(generator(torch.randn(len(inputs), 3))).mean())
         judge.requires_grad_(True)
+
+
+@loop("classification")
+def encoder_and_decoder_with_an_optimizer_each(wrap: Any) -> None:
+    encoder, decoder = mlp(FEATURES, 12), mlp(12, 12, CLASSES)
+    first, second = torch.optim.Adam(encoder.parameters()), torch.optim.Adam(decoder.parameters())
+    wrap([encoder, decoder], [first, second])
+    for inputs, labels in forever(loader(), 20):
+        first.zero_grad()
+        second.zero_grad()
+        F.cross_entropy(decoder(encoder(inputs).relu()), labels).backward()
+        first.step()
+        second.step()
+
+
+class Mixed(nn.Module):
+    """Two ways from input to output, and how much of each."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.ways = nn.ModuleList([mlp(FEATURES, 12, CLASSES), mlp(FEATURES, 8, CLASSES)])
+        self.share = nn.Parameter(torch.zeros(2))
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        first, second = self.share.softmax(0)
+        return first * self.ways[0](inputs) + second * self.ways[1](inputs)  # type: ignore[no-any-return]
+
+
+@loop("classification")
+def search_for_an_architecture(wrap: Any) -> None:
+    model = Mixed()
+    weights, shares = torch.optim.Adam(model.ways.parameters()), torch.optim.Adam([model.share])
+    wrap(model, [weights, shares])
+    for inputs, labels in forever(loader(), 12):
+        step(shares, F.cross_entropy(model(inputs), labels))
+        step(weights, F.cross_entropy(model(inputs), labels))
+
+
+@loop("rl", "teacher")
+def actor_whose_loss_passes_through_its_critic(wrap: Any) -> None:
+    actor, critic = mlp(FEATURES, 12, 2), mlp(FEATURES + 2, 12, 1)
+    target = copy.deepcopy(critic)
+    act, judge = torch.optim.Adam(actor.parameters()), torch.optim.Adam(critic.parameters())
+    wrap({"actor": actor, "critic": critic}, [act, judge])
+    for _ in range(12):
+        states, moves = torch.randn(32, FEATURES), torch.randn(32, 2)
+        with torch.no_grad():
+            goal = torch.randn(32, 1) + 0.9 * target(torch.cat([states, actor(states)], 1))
+        step(judge, F.mse_loss(critic(torch.cat([states, moves], 1)), goal))
+        step(act, -critic(torch.cat([states, actor(states)], 1)).mean())
 
 
 @loop("rl", "several_forwards")
@@ -544,6 +603,66 @@ def test_each_loop_is_taken_for_what_it_is_and_nothing_else(name: str, tmp_path:
     found = told(doctor)
     assert {kind for kind, value in found.items() if value} == LOOPS[name][0]
     assert set(found) == set(CONTEXTS)  # after so many steps nothing is left open
+
+
+def sentences(name: str, folder: Any, context: Mapping[str, bool] | None = None) -> list[str]:
+    return list(examined(name, folder, context).diagnosis().facts["taken_for"])
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("gan", ["a GAN: two optimizers, alternating", "2 forward passes per backward"]),
+        ("classifier", ["classification into 5 classes"]),
+        ("last_of_several_equal_blocks", ["classification into 5 classes", "fine-tuning: 7 of 10 layers frozen"]),
+        ("accumulation_under_a_gradient_scaler", [
+            "classification into 5 classes", "gradient accumulation over 4 micro-steps", "a gradient scaler: it skips steps while its scale settles",
+        ]),
+        ("distillation", ["classification into 5 classes", "distillation: a fixed Sequential answers to the same inputs"]),
+        ("warm_up_then_decay", ["classification into 5 classes", "warm-up over the first 5 steps, then decay"]),
+    ],
+)  # fmt: skip
+def test_the_facts_say_it_in_sentences(name: str, said: list[str], tmp_path: Any) -> None:
+    assert sentences(name, tmp_path) == said
+
+
+def test_what_the_user_says_counts_instead_of_what_is_found_and_is_said(tmp_path: Any) -> None:
+    doctor = examined("gan", tmp_path, {"gan": False, "rl": True})
+    assert told(doctor)["gan"] == 0.0
+    assert told(doctor)["rl"] == 1.0
+    said = doctor.diagnosis().facts["taken_for"]
+    assert "you said: not gan" in said
+    assert "you said: rl" in said
+    assert not any("a GAN" in sentence for sentence in said)
+
+
+def test_what_the_user_says_of_the_rate_counts_too(tmp_path: Any) -> None:
+    assert told(examined("warm_up_then_decay", tmp_path, {"decay": False}))["decay"] == 0.0
+
+
+def test_an_unknown_kind_is_refused_with_the_kinds_there_are() -> None:
+    with pytest.raises(ValueError, match="did you mean 'gan'") as caught:
+        checked_context({"gann": True})
+    assert all(kind in str(caught.value) for kind in CONTEXTS)
+    with pytest.raises(ValueError, match="expected True or False for 'gan', got 'maybe'"):
+        checked_context({"gan": "maybe"})
+    model = mlp(2, 2)
+    with pytest.raises(ValueError, match="there is no kind 'wgan'"):
+        nndoctor.wrap(model, torch.optim.SGD(model.parameters()), ui="off", context={"wgan": True})
+
+
+def test_it_is_known_within_five_steps_and_from_twelve_on_with_several_optimizers(tmp_path: Any) -> None:
+    from nndoctor.record import RecordReader
+
+    for name, limit in (("classifier", 5), ("gan", 5), ("encoder_and_decoder_with_an_optimizer_each", 12)):
+        doctor = examined(name, tmp_path / name)
+        rates = {"context.warmup", "context.decay"}
+        frames = [
+            frame
+            for frame in RecordReader(doctor.run_dir).frames()
+            if any(signal.startswith("context.") and signal not in rates for signal in frame.values)
+        ]
+        assert max(frame.step for frame in frames) <= limit
 
 
 def test_every_kind_has_a_loop() -> None:
