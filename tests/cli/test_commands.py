@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -267,7 +268,23 @@ def test_run_passes_the_rest_of_the_line_and_the_settings_on(
     assert options.run_dir.parent == Path("elsewhere")
     assert options.run_dir.name.endswith("-train")
     nndoctor("run", "--", "train.py", "--lr", "1")
+    assert seen[1][1].context == {}
     assert [word for word in seen[1][0] if word != "--"] == ["train.py", "--lr", "1"]
+
+
+def test_run_takes_what_the_user_says_of_the_run(nndoctor: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    from nndoctor.cli import run as module
+
+    seen: list[Any] = []
+    monkeypatch.setattr(module, "run_script", lambda argv, options: seen.append(options) or 0)
+    assert nndoctor("run", "--context", "gan=no", "--context", "full-batch=Yes", "train.py").code == 0
+    assert seen[0].context == {"gan": False, "full_batch": True}
+    refused = nndoctor("run", "--context", "gann=no", "train.py")
+    assert refused.code == 2
+    assert "did you mean 'gan'?" in refused.err
+    assert "language_model" in refused.err
+    assert nndoctor("run", "--context", "gan", "train.py").code == 2
+    assert len(seen) == 1
 
 
 def test_demo_passes_its_options_on(nndoctor: Command, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from nndoctor.findings import Diagnosis, Evidence, Finding, RuleDocs, Severity
 from nndoctor.history import History
-from nndoctor.reports import FORMATS, ReportError, json_report, markdown, render_report, text, write_report
+from nndoctor.reports import FORMATS, ReportError, html, json_report, markdown, render_report, text, write_report
 from nndoctor.reports.view import RunView, build_view
 from tests.reports import report_runs as runs
 
@@ -32,6 +32,17 @@ def test_json_carries_steps_findings_and_the_curves(ill: RunView) -> None:
     assert document["series"]["loss"]["steps"][0] == 1
     assert set(document["newest"]["grad.norm"]) == set(ill.targets.layers)
     assert document["after"]["label"] == "lr=2e-4"
+
+
+@pytest.mark.parametrize("format", ["text", "markdown", "html", "json"])
+def test_every_format_says_what_the_run_was_taken_for(format: str) -> None:
+    view = runs.view(runs.history(50, 2), facts={"taken_for": ["a <GAN>: two optimizers", "full-batch training"]})
+    rendered = {"text": text.render, "markdown": markdown.render, "json": json_report.render, "html": html.render}[format](view)
+    if format == "json":
+        assert json.loads(rendered)["taken_for"] == ["a <GAN>: two optimizers", "full-batch training"]
+    else:
+        assert re.search(r"[Tt]aken for: a (<|&lt;)GAN(>|&gt;): two optimizers; full-batch training", rendered)
+    assert format != "html" or "<GAN>" not in rendered.replace("\\u003c", "")
 
 
 def test_json_has_no_number_that_json_does_not_know() -> None:

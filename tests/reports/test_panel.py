@@ -209,6 +209,17 @@ def test_a_healthy_run_takes_two_rows() -> None:
     assert "58 rules ok" in body
 
 
+def test_what_the_run_is_taken_for_stands_in_the_last_row_where_there_is_room() -> None:
+    said = ("a GAN: two optimizers, alternating", "2 forward passes per backward")
+    healthy, sick = replace(healthy_state(), taken_for=said), replace(sick_state(), taken_for=said)
+    assert "   a GAN   58 rules ok" in plain(healthy, 140, 2)[-1]
+    assert "GAN" not in plain(healthy, 60, 2)[-1]
+    assert " · a GAN" in plain(sick, 160)[-1]
+    assert "GAN" not in plain(sick, 72)[-1]
+    state = with_diagnosis(healthy_state(), Diagnosis(facts={"taken_for": list(said)}))
+    assert state.taken_for == said
+
+
 def test_an_ill_run_names_cause_place_remedy_and_symptoms() -> None:
     lines = plain(sick_state())
     assert panel_rows(sick_state(), 80) == 8
