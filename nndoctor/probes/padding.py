@@ -94,6 +94,8 @@ def padding_signals(loss: torch.Tensor, batch: list[torch.Tensor], inputs: list[
         return {}
     if saved(node, "_saved_reduction") == 0 and any(name_of(other) in MASKING for other in region):
         return {"loss.padding_fraction": 0.0}  # weighted position by position
+    # One target for each token or so: a class for each sequence is no position that could be padded.
+    batch, inputs = ([t for t in tensors if t.numel() <= 2 * targets.numel()] for tensors in (batch, inputs))
     outside = [trailing_run(s) for tokens in inputs[:MOST_CANDIDATES] for s in both_ways(tokens)]
     loaded = [trailing_run(s) for tokens in batch[:MOST_CANDIDATES] for s in both_ways(tokens)]
     runs = loaded or outside

@@ -236,13 +236,21 @@ def _build_rows(index: ModelIndex, params: Sequence[torch.nn.Parameter]) -> list
                 numbers=[index.param_numbers[id(p)] for p in chosen],
                 params=chosen,
                 sketch=sketch,
-                fan_in=torch.tensor([float(p[0].numel()) if p.dim() > 1 and p.shape[0] else 1.0 for p in chosen], device=device),
+                fan_in=torch.tensor([_fan_in(index, p) for p in chosen], device=device),
                 matrix_like=torch.tensor([p.dim() > 1 for p in chosen], device=device),
                 weights=weights,
                 weight_rows=sketch.destinations(weights),
             )
         )
     return built
+
+
+def _fan_in(index: ModelIndex, param: torch.nn.Parameter) -> float:
+    """How many inputs each output adds up: one for an embedding, whose input is one row; 1 for a vector."""
+    layer = index.layers[index.param_layers[index.param_numbers[id(param)]]]
+    if param.dim() < 2 or not param.shape[0] or isinstance(layer, (torch.nn.Embedding, torch.nn.EmbeddingBag)):
+        return 1.0
+    return float(param[0].numel())
 
 
 def _inverse_scale(optimizer: torch.optim.Optimizer) -> torch.Tensor | None:
