@@ -18,7 +18,7 @@ demo: $(VENV)/.ready  ## train a sick network on real images, diagnose it live, 
 setup: $(VENV)/.ready-dev  ## make .venv with everything for development
 
 test: $(VENV)/.ready-dev  ## run every test (ARGS="-k rules" narrows)
-	@$(VENV)/bin/python -m pytest $(ARGS)
+	@$(VENV)/bin/python -m pytest -n auto --dist loadfile $(ARGS)
 
 lint: $(VENV)/.ready-dev  ## ruff over everything
 	@$(VENV)/bin/ruff check .
