@@ -116,7 +116,7 @@ def test_roll_outs_without_a_loader_are_left_in_peace() -> None:
 
 
 def test_an_evaluation_at_the_end_of_the_script_is_heard_of() -> None:
-    model = nn.Sequential(nn.Linear(3, 8), nn.Dropout(0.5), nn.Linear(8, 1))
+    model = nn.Sequential(nn.Linear(3, 8), nn.ReLU(), nn.Dropout(0.5), nn.Linear(8, 1))
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
     training, validation = (DataLoader(TensorDataset(torch.randn(240, 3)), batch_size=4) for _ in range(2))
     with nndoctor.wrap(model, optimizer, loader=training, ui="off", strict=True) as doctor:
