@@ -129,5 +129,5 @@ def test_an_evaluation_at_the_end_of_the_script_is_heard_of() -> None:
                 model(inputs)
     found = doctor.diagnosis().root_causes
     assert [finding.diagnosis for finding in found] == ["train-mode-during-eval"]
-    assert found[0].targets == ("1",)
+    assert found[0].targets == ("2",)
     assert "test_evaluation.py" in found[0].fixes[0].place
