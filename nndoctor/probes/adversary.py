@@ -17,7 +17,8 @@ from nndoctor.discovery import ModelIndex
 from nndoctor.probes.base import CONTRACT, Measured
 from nndoctor.probes.data import first_tensor
 from nndoctor.probes.forward import HookSet, Place, in_backward, is_transformed, places
-from nndoctor.probes.loss_nodes import name_of, nodes_of
+from nndoctor.probes.loss_nodes import nodes_of
+from nndoctor.probes.nodes import name_of
 
 SAMPLES = 32
 """Samples whose distances are taken."""

@@ -14,7 +14,8 @@ import torch
 
 from nndoctor.discovery import ModelIndex
 from nndoctor.probes.base import Measured
-from nndoctor.probes.loss_nodes import inputs_of, name_of, nodes_of, saved
+from nndoctor.probes.loss_nodes import nodes_of
+from nndoctor.probes.nodes import children, name_of, saved, saved_tensor
 
 NEAR = 160
 """Nodes from the end of the loss within which the divergence stands; it is a few operations away."""
@@ -69,19 +70,19 @@ def _variances(near: Sequence[Any]) -> list[tuple[torch.Tensor, Any]]:
     """Tensors whose value and logarithm both enter the loss, each with the node that squares a scale, if one does."""
     consumers: dict[int, list[Any]] = {}
     for node in near:
-        for child in inputs_of(node):
+        for child in children(node):
             consumers.setdefault(id(child), []).append(node)
     found: list[tuple[torch.Tensor, Any]] = []
     for node in near:
         if name_of(node) == "ExpBackward0":
             # exp(x) beside x; or exp(2 x) beside 2 x
-            sources = list(inputs_of(node))
-            sources += [inner for source in sources if name_of(source) == "MulBackward0" for inner in inputs_of(source)]
+            sources = list(children(node))
+            sources += [inner for source in sources if name_of(source) == "MulBackward0" for inner in children(source)]
             if any(len(consumers.get(id(source), ())) > 1 for source in sources):
                 _keep_exponential(found, node, consumers.get(id(node), ()))
         elif name_of(node) == "LogBackward0":
             # log(s**2), or log(s) beside s**2
-            for child in inputs_of(node):
+            for child in children(node):
                 for squaring in (child, *consumers.get(id(child), ())):
                     scale = _squared(squaring)
                     if scale is not None:
@@ -91,11 +92,11 @@ def _variances(near: Sequence[Any]) -> list[tuple[torch.Tensor, Any]]:
 
 def _keep_exponential(found: list[tuple[torch.Tensor, Any]], node: Any, consumers: Sequence[Any]) -> None:
     """Note an exponential that is summed, or squared and then summed; one that is multiplied by noise draws the code."""
-    result = saved(node, "result")
+    result = saved_tensor(node, "_saved_result")
     for consumer in consumers:
         if name_of(consumer) in SUMS:
             _keep(found, result, None)
-        elif isinstance(result, torch.Tensor) and _squared(consumer) is not None:
+        elif result is not None and _squared(consumer) is not None:
             _keep(found, result.square(), consumer)
 
 
@@ -106,12 +107,11 @@ def _keep(found: list[tuple[torch.Tensor, Any]], variance: object, used: Any) ->
 
 def _squared(node: Any) -> torch.Tensor | None:
     """What `node` squares, None if it does something else."""
-    if name_of(node) == "PowBackward0" and saved(node, "exponent") == 2:
-        value = saved(node, "self")
-        return value if isinstance(value, torch.Tensor) else None
+    if name_of(node) == "PowBackward0" and saved(node, "_saved_exponent") == 2:
+        return saved_tensor(node, "_saved_self")
     if name_of(node) == "MulBackward0":
-        one, other = saved(node, "self"), saved(node, "other")
-        if isinstance(one, torch.Tensor) and isinstance(other, torch.Tensor) and one.data_ptr() == other.data_ptr():
+        one, other = saved_tensor(node, "_saved_self"), saved_tensor(node, "_saved_other")
+        if one is not None and other is not None and one.data_ptr() == other.data_ptr():
             return one
     return None
 
@@ -119,9 +119,9 @@ def _squared(node: Any) -> torch.Tensor | None:
 def _averaged_over(near: Sequence[Any], batch: int) -> tuple[int | None, int]:
     """Elements per sample of an averaged reconstruction error, and the place of its node."""
     for place, node in enumerate(near):
-        if name_of(node) in RECONSTRUCTIONS and saved(node, "reduction") == AVERAGED:
-            target = saved(node, "target")
-            if isinstance(target, torch.Tensor) and target.ndim and target.shape[0] == batch:
+        if name_of(node) in RECONSTRUCTIONS and saved(node, "_saved_reduction") == AVERAGED:
+            target = saved_tensor(node, "_saved_target")
+            if target is not None and target.ndim and target.shape[0] == batch:
                 return target.numel() // batch, place
     return None, 0
 

@@ -14,7 +14,8 @@ from typing import Any
 
 import torch
 
-from nndoctor.probes.loss_nodes import CROSS_ENTROPIES, inputs_of, name_of, saved
+from nndoctor.probes.loss_nodes import CROSS_ENTROPIES
+from nndoctor.probes.nodes import children, name_of, saved, saved_tensor
 
 LARGEST_WALK = 50_000
 """Nodes after which a walk gives up: the graph then tells nothing."""
@@ -122,7 +123,7 @@ def _walk(start: Any) -> list[Any] | None:
         found[node] = None
         if len(found) > LARGEST_WALK:
             return None
-        stack.extend(inputs_of(node))
+        stack.extend(children(node))
     return list(found)
 
 
@@ -155,7 +156,7 @@ def _tail(start: Any) -> tuple[list[Any], list[Any]]:
             edge[node] = None
             continue
         inside[node] = None
-        queue.extend(inputs_of(node))
+        queue.extend(children(node))
     return list(inside), list(edge)
 
 
@@ -163,7 +164,7 @@ def _is_layer(node: Any) -> bool:
     """Whether `node` uses a weight: a parameter that is more than a number, or what torch makes layers of."""
     if name_of(node).removesuffix("Backward0") in LAYERS:
         return True
-    return any(_weight_of(child) is not None for child in inputs_of(node))
+    return any(_weight_of(child) is not None for child in children(node))
 
 
 def _weight_of(node: Any) -> torch.Tensor | None:
@@ -174,7 +175,7 @@ def _weight_of(node: Any) -> torch.Tensor | None:
             return leaf if leaf.dim() > 0 else None
         if name_of(node) not in SHAPES:
             return None
-        following = next(inputs_of(node), None)
+        following = next(children(node), None)
         if following is None:
             return None
         node = following
@@ -227,7 +228,7 @@ def _source(node: Any) -> Any | None:
             return node
         if name_of(node) not in NEUTRAL and name_of(node) not in backwards("Index", "IndexSelect", "AddBackward"):
             return None
-        following = next(inputs_of(node), None)
+        following = next(children(node), None)
         if following is None:
             return None
         node = following
@@ -235,7 +236,7 @@ def _source(node: Any) -> Any | None:
 
 
 def _weights(layer: Any) -> set[int]:
-    return {id(weight) for weight in map(_weight_of, inputs_of(layer)) if weight is not None}
+    return {id(weight) for weight in map(_weight_of, children(layer)) if weight is not None}
 
 
 def _takes_rows(node: Any) -> bool:
@@ -244,8 +245,8 @@ def _takes_rows(node: Any) -> bool:
         if name_of(node) in backwards("Index", "IndexSelect"):
             return True
         if name_of(node) in backwards("Slice", "Split", "SplitWithSizes", "Chunk", "Select", "Unbind"):
-            return saved(node, "dim") in (0, None)
-        following = next(inputs_of(node), None)
+            return saved(node, "_saved_dim") in (0, None)
+        following = next(children(node), None)
         if name_of(node) not in NEUTRAL or following is None:
             return False
         node = following
@@ -263,7 +264,7 @@ def _chain(node: Any, through: Collection[str], most: int) -> Iterator[Any]:
         seen.add(node)
         yield node
         if name_of(node) in through:
-            queue.extend(islice(inputs_of(node), 2))  # of a list of many, all are alike
+            queue.extend(islice(children(node), 2))  # of a list of many, all are alike
 
 
 def _constant(node: Any) -> tuple[Any, torch.Tensor] | None:
@@ -273,9 +274,9 @@ def _constant(node: Any) -> tuple[Any, torch.Tensor] | None:
     following = [child for child, _ in node.next_functions]
     if len(following) != 2 or (following[0] is None) == (following[1] is None):
         return None
-    value = saved(node, "self" if following[0] is None else "other")
+    value = saved_tensor(node, "_saved_self" if following[0] is None else "_saved_other")
     child = following[1] if following[0] is None else following[0]
-    return (child, value) if isinstance(value, torch.Tensor) and value.is_floating_point() else None
+    return (child, value) if value is not None and value.is_floating_point() else None
 
 
 def _factors(inside: Collection[Any]) -> Iterator[torch.Tensor]:
@@ -299,7 +300,7 @@ def _is_log_probability(node: Any) -> bool:
             behind = _chain(found, POINTWISE | ROWS | SHAPES | backwards("Gather", "Index"), 12)
             if any(name_of(n) in backwards("LogSoftmax", "Logsumexp", "Softmax") for n in behind):
                 return True
-        if name in backwards("Neg", "Div") and any(name_of(child) in backwards("Pow") for child in inputs_of(found)):
+        if name in backwards("Neg", "Div") and any(name_of(child) in backwards("Pow") for child in children(found)):
             return True
     return False
 
@@ -307,12 +308,12 @@ def _is_log_probability(node: Any) -> bool:
 def _is_chosen(node: Any) -> bool:
     """A distance of one output per row, picked by index, to something else."""
     inline = name_of(node) in backwards("Sub", "Rsub") and _both(node) is None
-    predicted = next(inputs_of(node), None)
+    predicted = next(children(node), None)
     if predicted is None or not (inline or name_of(node) in DISTANCES):
         return False
     for found in _chain(predicted, SHAPES, 6):
         if name_of(found) in backwards("Gather", "Index"):
-            source = next(inputs_of(found), None)
+            source = next(children(found), None)
             before, after = _shape(source) if source is not None else (), _shape(found)
             per_row = len(before) == 2 and before[1] > 1 and bool(after) and after[0] == before[0] and after != before
             return per_row and (len(after) == 1 or after[1] == 1)
@@ -327,15 +328,15 @@ def _is_soft(node: Any) -> bool:
 def _is_inline_distance(node: Any) -> bool:
     if name_of(node) not in backwards("Pow", "Abs"):
         return False
-    difference = next(inputs_of(node), None)
+    difference = next(children(node), None)
     return name_of(difference) in backwards("Sub", "Rsub") and _both(difference) is None and bool(_shape(difference))
 
 
 def _target(inside: Collection[Any], names: Collection[str]) -> torch.Tensor | None:
     for node in inside:
         if name_of(node) in names:
-            target = saved(node, "target")
-            if isinstance(target, torch.Tensor):
+            target = saved_tensor(node, "_saved_target")
+            if target is not None:
                 return target
     return None
 

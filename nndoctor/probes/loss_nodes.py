@@ -1,7 +1,4 @@
-"""Finds what a loss is made of close to its end: nodes of its graph by name, and the tensors they keep.
-
-The graph is read through ``grad_fn.next_functions`` (public) and the documented ``_saved_*`` attributes.
-"""
+"""Finds what a loss is made of close to its end: nodes of its graph by name, and its cross entropy."""
 
 from __future__ import annotations
 
@@ -12,18 +9,10 @@ from typing import Any
 
 import torch
 
+from nndoctor.probes.nodes import children, name_of, saved_integer, saved_tensor
+
 CROSS_ENTROPIES = frozenset({"NllLossBackward0", "NllLoss2DBackward0"})
 IGNORED_BY_DEFAULT = -100
-
-
-def name_of(node: Any) -> str:
-    """``AddBackward0`` and kin."""
-    return type(node).__name__
-
-
-def inputs_of(node: Any) -> Iterator[Any]:
-    """The nodes that made what `node` worked on, those with gradients."""
-    return (child for child, _ in node.next_functions if child is not None)
 
 
 def nodes_of(start: Any, most: int) -> Iterator[Any]:
@@ -36,7 +25,7 @@ def nodes_of(start: Any, most: int) -> Iterator[Any]:
             continue
         kept[id(node)] = node
         yield node
-        queue.extend(inputs_of(node))
+        queue.extend(children(node))
 
 
 def leads_to(start: Any, wanted: Collection[str], through: Collection[str], most: int = 24) -> Any | None:
@@ -49,17 +38,8 @@ def leads_to(start: Any, wanted: Collection[str], through: Collection[str], most
         if name_of(node) in wanted:
             return node
         if name_of(node) in through:
-            queue.extend(inputs_of(node))
+            queue.extend(children(node))
     return None
-
-
-def saved(node: Any, name: str) -> Any:
-    """What `node` keeps under ``_saved_<name>``; None where it keeps nothing, or the values are gone."""
-    try:
-        value = getattr(node, f"_saved_{name}", None)
-    except RuntimeError:
-        return None  # freed, or overwritten in place since
-    return value.detach() if isinstance(value, torch.Tensor) else value
 
 
 @dataclass(frozen=True)
@@ -81,11 +61,9 @@ def cross_entropy_of(loss: torch.Tensor, most: int = 200) -> CrossEntropy | None
     """The cross entropy that is nearest to the end of `loss`, however it was called; None where there is none."""
     for node in nodes_of(loss.grad_fn, most):
         if name_of(node) in CROSS_ENTROPIES:
-            scores, targets = saved(node, "self"), saved(node, "target")
-            if not isinstance(scores, torch.Tensor) or not isinstance(targets, torch.Tensor):
+            scores, targets = saved_tensor(node, "_saved_self"), saved_tensor(node, "_saved_target")
+            if scores is None or targets is None:
                 return None
-            ignored = saved(node, "ignore_index")
-            # Saved as an unsigned number: -100 reads as 2**64 - 100.
-            number = int(ignored) if isinstance(ignored, int) else IGNORED_BY_DEFAULT
-            return CrossEntropy(scores, targets, number - (1 << 64) if number >= 1 << 63 else number)
+            ignored = saved_integer(node, "_saved_ignore_index")
+            return CrossEntropy(scores, targets, IGNORED_BY_DEFAULT if ignored is None else ignored)
     return None

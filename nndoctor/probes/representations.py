@@ -12,7 +12,8 @@ import torch
 
 from nndoctor.discovery import ModelIndex
 from nndoctor.probes.base import Measured
-from nndoctor.probes.loss_nodes import inputs_of, name_of, nodes_of, saved
+from nndoctor.probes.loss_nodes import nodes_of
+from nndoctor.probes.nodes import children, name_of, saved, saved_tensor
 
 KEPT_BY: Mapping[str, str] = {
     "LinalgVectorNormBackward0": "self",
@@ -40,10 +41,10 @@ def compared_by(loss: torch.Tensor, most: int = NEAR) -> tuple[torch.Tensor, int
     """
     for place, node in enumerate(nodes_of(loss.grad_fn, most)):
         key = KEPT_BY.get(name_of(node))
-        if key is None or all(name_of(child) == "AccumulateGrad" for child in inputs_of(node)):
+        if key is None or all(name_of(child) == "AccumulateGrad" for child in children(node)):
             continue
-        value = saved(node, key)
-        if isinstance(value, torch.Tensor) and _are_embeddings(value) and _along_features(node):
+        value = saved_tensor(node, f"_saved_{key}")
+        if value is not None and _are_embeddings(value) and _along_features(node):
             return value, place
     return None
 
@@ -59,7 +60,7 @@ def _along_features(node: Any) -> bool:
     """Whether a norm runs over the features of each sample, rather than over samples or everything."""
     if not name_of(node).endswith(("NormBackward0", "NormBackward1")):
         return True
-    dim = saved(node, "dim")
+    dim = saved(node, "_saved_dim")
     dims = dim if isinstance(dim, (tuple, list)) else (dim,)
     return len(dims) == 1 and dims[0] in (1, -1, (1 << 64) - 1)
 
