@@ -22,6 +22,7 @@ COMMANDS = {
     "explain": "explain.explain",
     "rules": "rules.app",
     "check": "check.check",
+    "lab": "lab.app",
     "config": "config.app",
 }
 """Command to the function, or the group of commands, that does it."""

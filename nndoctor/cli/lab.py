@@ -1,0 +1,19 @@
+"""``nndoctor lab``: deeper examinations of a checkpoint, one sub-command each; this file lists them."""
+
+from __future__ import annotations
+
+import typer
+
+app = typer.Typer(
+    help="Deeper examinations of a model: curvature, representation, unhelpful layers, and more.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+
+
+@app.callback()
+def _lab() -> None:
+    """Deeper examinations of a model: curvature, representation, unhelpful layers, and more."""
+
+
+# One line per sub-command; each lives in a file of its own (nndoctor/cli/lab_<name>.py) and imports torch only when it runs.
