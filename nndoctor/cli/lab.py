@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import typer
 
+from nndoctor.cli.lab_curvature import curvature
+
 app = typer.Typer(
     help="Deeper examinations of a model: curvature, representation, unhelpful layers, and more.",
     no_args_is_help=True,
@@ -17,3 +19,4 @@ def _lab() -> None:
 
 
 # One line per sub-command; each lives in a file of its own (nndoctor/cli/lab_<name>.py) and imports torch only when it runs.
+app.command("curvature")(curvature)

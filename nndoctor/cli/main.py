@@ -5,7 +5,7 @@ record; 3 a mistake of ours; 130 interrupted; 141 nobody reads the answer any mo
 through. The answer goes to stdout and ends in a one-line verdict; progress and errors go to stderr.
 
 Nothing heavy is imported before it is known what is wanted: ``--version`` imports nothing at all, and no command
-imports torch but those that train (``run``, ``demo``) or look at it (``check``).
+imports torch but those that train (``run``, ``demo``), examine a model (``lab``) or look at it (``check``).
 """
 
 from __future__ import annotations

@@ -4,7 +4,12 @@ from __future__ import annotations
 
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from nndoctor.lab.curvature import Curvature
 
 
 class FiguresUnavailable(Exception):
@@ -29,3 +34,23 @@ def save_figure(figure: Any, path: Path | str) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=150)
     return path
+
+
+def draw_curvature(found: Curvature) -> Any:
+    """Eigenvalues, density of the spectrum and trace by layer, as far as they were measured."""
+    parts = [part for part, there in (("eigenvalues", found.eigen), ("density", found.density), ("layers", found.layers)) if there]
+    figure = new_figure(4.5 * max(1, len(parts)), 3.8)
+    axes = dict(zip(parts, figure.subplots(1, max(1, len(parts)), squeeze=False)[0], strict=False))
+    if found.eigen is not None:
+        axes["eigenvalues"].bar(range(1, 1 + len(found.eigen.values)), found.eigen.values, yerr=found.eigen.residuals)
+        axes["eigenvalues"].set(title="Leading eigenvalues of the Hessian", xlabel="by magnitude")
+    if found.density is not None:
+        axes["density"].semilogy(found.density.grid, np.maximum(found.density.density, 1e-6))
+        axes["density"].set(title="Density of the spectrum", xlabel="eigenvalue", ylim=(1e-6, None))
+    if found.layers:
+        names = [layer.name for layer in found.layers]
+        values = [layer.trace if layer.trace is not None else layer.eigenvalue or 0.0 for layer in found.layers]
+        axes["layers"].barh(names, values, xerr=[layer.trace_error or 0.0 for layer in found.layers])
+        axes["layers"].invert_yaxis()
+        axes["layers"].set(title="Trace by layer")
+    return figure

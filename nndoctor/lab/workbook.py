@@ -75,6 +75,12 @@ class Workbook:
             np.save(file, array)
         os.replace(unfinished, self._folder / f"{key}.npy")
 
+    def drop_arrays(self, start: str) -> None:
+        """Delete the arrays whose key starts with `start`: what they led to is kept by now."""
+        if self._folder is not None:
+            for path in self._folder.glob(f"{start}*.npy"):
+                path.unlink()
+
     def _read(self, path: Path) -> None:
         if not path.exists():
             return

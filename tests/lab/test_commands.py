@@ -1,0 +1,76 @@
+"""``nndoctor lab``: the sub-commands from names and files to an answer."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from nndoctor.cli.main import main
+
+FACTORIES = """
+import torch
+from torch import nn
+def model():
+    torch.manual_seed(1)
+    return nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 3))
+def batches():
+    generator = torch.Generator().manual_seed(0)
+    return [(torch.randn(20, 6, generator=generator), torch.randint(0, 3, (20,), generator=generator)) for _ in range(4)]
+"""
+WHO = ["--model", "lab_factories:model", "--batches", "lab_factories:batches"]
+
+
+@pytest.fixture(autouse=True)
+def _factories(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "lab_factories.py").write_text(FACTORIES)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, "lab_factories", raising=False)
+
+
+@pytest.fixture
+def checkpoint(tmp_path: Path) -> str:
+    torch.manual_seed(2)
+    model = nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 3))
+    torch.save(model.state_dict(), tmp_path / "weights.pt")
+    return str(tmp_path / "weights.pt")
+
+
+def test_curvature_answers_with_a_verdict_in_its_last_line(checkpoint: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["lab", "curvature", checkpoint, *WHO, "--learning-rate", "0.1"]) == 0
+    told = capsys.readouterr().out.splitlines()
+    assert told[0].startswith("model        155 parameters, loss ")
+    assert any(line.startswith("eigenvalues ") for line in told)
+    assert "plain gradient descent is unstable here above a learning rate of" in told[-1]
+
+
+def test_curvature_as_json_and_as_a_figure(checkpoint: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    figure = tmp_path / "figures" / "curvature.svg"
+    assert main(["lab", "curvature", checkpoint, *WHO, "--preset", "full", "--json", "--figure", str(figure)]) == 0
+    data = json.loads(capsys.readouterr().out)
+    assert len(data["eigen"]["values"]) == 5
+    assert [layer["name"] for layer in data["layers"]] == ["0", "2", "4"]
+    assert "<svg" in figure.read_text()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "what"),
+    [
+        (["--model", "nowhere:model", "--batches", "lab_factories:batches"], "no module named 'nowhere'"),
+        ([*WHO, "--preset", "luxury"], "expected economy, business, full"),
+        (["missing.pt", *WHO], "no such file or folder"),
+    ],
+)
+def test_what_the_user_can_mend_is_a_usage_error(arguments: list[str], what: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["lab", "curvature", *arguments]) == 2
+    assert what in capsys.readouterr().err
+
+
+def test_the_help_of_the_lab_imports_no_torch() -> None:
+    code = "import sys; from nndoctor.cli.main import main; main(['lab', '--help']); sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, check=False).returncode == 0
