@@ -43,6 +43,7 @@ from nndoctor.findings import Diagnosis, ProbeFailure
 from nndoctor.frames import RAW_LOSSES, Payload, pack
 from nndoctor.interpose import PROCESS
 from nndoctor.loop_state import LoaderState, Rates, Speed, settings
+from nndoctor.packaged import full_catalogue
 from nndoctor.places import Places
 from nndoctor.probes.activations import ActivationProbe
 from nndoctor.probes.base import CONTRACT, EVENTS, Hook, Measured, Probe, sleeps
@@ -57,7 +58,7 @@ from nndoctor.probes.parameters import ParameterProbe
 from nndoctor.quiet import Note, Notes
 from nndoctor.record import RecordWriter, RunFacts, new_run_folder
 from nndoctor.rules import Judge, load_rulesets
-from nndoctor.signals import CATALOGUE, OBSERVED_PREFIX, Frame, Targets, checked_context
+from nndoctor.signals import OBSERVED_PREFIX, Frame, Targets, checked_context
 from nndoctor.worker import Pace, Worker
 
 STRIKES = 3
@@ -248,7 +249,8 @@ class Doctor:
         self._notes = Notes()
         self._taken_for: list[str] = []
 
-        ruleset = load_rulesets(options.rules, CATALOGUE).for_judging()
+        catalogue = full_catalogue()
+        ruleset = load_rulesets(options.rules, catalogue).for_judging()
         started = time.time()
         self.run_dir = options.run_dir if options.run_dir is not None else new_run_folder(self.name, started)
         self._contracts = LoopContracts()
@@ -274,7 +276,7 @@ class Doctor:
         )
         display = _choose_display(options.ui)
         self._footer = type(display).__name__ == "FooterDisplay"
-        self._worker = Worker(Judge(ruleset, index.targets(), CATALOGUE), writer, display, self.name, self._worker_failed)
+        self._worker = Worker(Judge(ruleset, index.targets(), catalogue), writer, display, self.name, self._worker_failed)
         self._worker.facts = self.facts
         self._attach()
 

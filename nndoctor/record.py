@@ -18,7 +18,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, TypeAlias
@@ -36,7 +36,7 @@ from nndoctor.record_format import (
     encode_json,
     layout_of,
 )
-from nndoctor.signals import Frame, Targets
+from nndoctor.signals import Catalogue, Frame, Targets
 
 __all__ = [
     "Event",
@@ -391,8 +391,12 @@ class RecordReader:
         """The step of the newest frame, 0 before the first."""
         return self._source.last_step()
 
-    def frames(self, after: int = 0) -> Iterator[Frame]:
-        """The frames with a number above `after` (the first has number 1), oldest first, until the newest of now."""
+    def frames(self, after: int = 0, catalogue: Catalogue | None = None) -> Iterator[Frame]:
+        """The frames with a number above `after` (the first has number 1), oldest first, until the newest of now.
+
+        With a `catalogue`, signals that it does not know are left out and noted among the problems: the run was
+        recorded by a newer version, or with a package that is not installed here.
+        """
         layouts = self._source.layouts()
         for number, data in self._source.frames(after):
             try:
@@ -406,7 +410,15 @@ class RecordReader:
                     self.position = number
                     continue
             self.position = number
-            yield frame
+            yield frame if catalogue is None else self._known(frame, catalogue)
+
+    def _known(self, frame: Frame, catalogue: Catalogue) -> Frame:
+        strange = [name for name in frame.values if name not in catalogue]
+        if not strange:
+            return frame
+        for name in strange:
+            self._note(f"the signal {name!r} is unknown here: recorded by a newer version, or by a package that is not installed")
+        return replace(frame, values={name: values for name, values in frame.values.items() if name not in strange})
 
     def findings(self) -> tuple[Finding, ...]:
         """The findings as last written by the run, in their order."""

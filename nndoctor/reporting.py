@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nndoctor.findings import Diagnosis, ProbeFailure
+from nndoctor.packaged import full_catalogue
 from nndoctor.record import RecordReader
 from nndoctor.reports import write_report
 from nndoctor.reports.view import BeforeAfter, RunView, build_view
@@ -38,9 +39,10 @@ def judge_record(reader: RecordReader, rules: Sequence[str | Path] | None = None
     Raises:
         RulesetError: a ruleset is missing or has mistakes.
     """
-    ruleset = load_rulesets(tuple(rules) if rules else reader.facts.rules or ("core",))
-    judge = Judge(ruleset, reader.targets)
-    for frame in reader.frames():
+    catalogue = full_catalogue()
+    ruleset = load_rulesets(tuple(rules) if rules else reader.facts.rules or ("core",), catalogue)
+    judge = Judge(ruleset, reader.targets, catalogue)
+    for frame in reader.frames(catalogue=catalogue):
         judge.feed(frame)
     failures = tuple(
         ProbeFailure(event.text.partition(": ")[0], event.step, event.text.partition(": ")[2])

@@ -72,6 +72,7 @@ def _examined() -> Iterator[Check]:
         ("versions", _versions),
         ("configuration", _configuration),
         ("rules", _rules),
+        ("packages", _packages),
         ("terminal", _terminal),
         ("disk", _disk),
         ("record", _record),
@@ -114,12 +115,29 @@ def _configuration() -> Iterator[Check]:
 
 
 def _rules() -> Iterator[Check]:
+    from nndoctor.packaged import full_catalogue
     from nndoctor.rules import load_rulesets, rulesets_folder
 
     names = load_settings()["rules"].value
-    ruleset = load_rulesets(names)
+    ruleset = load_rulesets(names, full_catalogue())
     text = f"{count(len(ruleset.rules), 'rule')} in {', '.join(names)}, without mistakes; built-in ones in {rulesets_folder()}"
     yield Check("rules", "ok", text)
+
+
+def _packages() -> Iterator[Check]:
+    """What installed packages bring along: one line for all that works, one for each thing that does not."""
+    from nndoctor.packaged import GROUPS, RULESETS, PackagedError, packaged, packaged_ruleset, packaged_signals
+
+    well = []
+    for item in (item for group in GROUPS for item in packaged(group)):
+        try:
+            packaged_ruleset(item.name) if item.group == RULESETS else item.load()
+            well.append(f"{item.group.removeprefix('nndoctor.').removesuffix('s')} {item}")
+        except PackagedError as error:
+            yield Check("package", "warning", str(error))
+    for problem in packaged_signals()[1]:
+        yield Check("package", "warning", problem)
+    yield Check("packages", "ok", ", ".join(well) or "no installed package brings rules, probes or signals")
 
 
 def _terminal() -> Iterator[Check]:

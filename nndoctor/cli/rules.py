@@ -8,8 +8,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from nndoctor.cli.complete import complete_rule, complete_ruleset
 from nndoctor.cli.explain import rules_called
 from nndoctor.cli.output import SEVERITY_STYLE, UsageError, columns, count, plain, say, say_json
+from nndoctor.cli.rules_judge import backtest, files_of, lint, loaded
+from nndoctor.cli.rules_new import new
+from nndoctor.cli.rules_try import try_expression
 from nndoctor.cli.settings import setting
 
 if TYPE_CHECKING:
@@ -17,12 +21,18 @@ if TYPE_CHECKING:
 
     from nndoctor.rules import Rule, Ruleset
 
-app = typer.Typer(help="The rules: list, show, check, test.", no_args_is_help=True, rich_markup_mode=None)
+app = typer.Typer(help="The rules: list, show, check, test, write.", no_args_is_help=True, rich_markup_mode=None)
+app.command("new")(new)
+app.command("lint")(lint)
+app.command("backtest")(backtest)
+app.command("try")(try_expression)
 
 RulesetArguments = Annotated[
     list[str] | None,
     typer.Argument(
-        metavar="[RULESET]...", help="core, a file, a folder or package:name.  [default: the setting rules]"
+        metavar="[RULESET]...",
+        help="core, a file, a folder or package:name.  [default: the setting rules]",
+        autocompletion=complete_ruleset,
     ),
 ]
 RulesetOption = Annotated[
@@ -32,7 +42,7 @@ RulesetOption = Annotated[
 
 @app.callback()
 def _rules() -> None:
-    """The rules: list, show, check, test."""
+    """The rules: list, show, check, test, write."""
 
 
 @app.command("list")
@@ -58,15 +68,19 @@ def list_rules(
 
 @app.command("show")
 def show(
-    id: Annotated[str, typer.Argument(metavar="ID", help="A rule's id, or the name of a diagnosis.")],
+    id: Annotated[str, typer.Argument(metavar="ID", help="A rule's id, or the name of a diagnosis.", autocompletion=complete_rule)],
     resolved: Annotated[
         bool, typer.Option("--resolved", help="Every value in force, defaults and overrides included, with its origin.")
     ] = False,
     rules: RulesetOption = None,
+    json: Annotated[bool, typer.Option("--json", help="As JSON, every value in force with its origin.")] = False,
 ) -> None:
     """A rule as its author wrote it, or with --resolved as it is in force."""
     names = tuple(rules or setting("rules"))
     found = rules_called(id, _load(list(names)), names)
+    if json:
+        say_json({rule.id: {name: {"value": value, "origin": origin} for name, origin, value in _fields(rule)} for rule in found})
+        return
     for index, rule in enumerate(found):
         if index:
             say()
@@ -80,14 +94,34 @@ def show(
 
 
 @app.command("check")
-def check(rulesets: RulesetArguments = None) -> None:
-    """Whether rulesets are right: every mistake with its place, what is wrong, and what to do. Exits with 2 if not."""
+def check(rulesets: RulesetArguments = None, json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False) -> None:
+    """Whether rulesets are right: every mistake with its place, what is wrong, and what to do. Exits with 2 if not.
+
+    A file of a folder ruleset is read together with the rest of it. Links may name rules of the built-in rulesets.
+    """
+    if json:
+        _check_as_json(rulesets)
+        return
     ruleset = _load(rulesets)
     overridden = len({rule.id for rule in ruleset.rules if _places(rule) - {rule.source.rpartition(":")[0]}})
     say(
         f"No mistakes in {', '.join(ruleset.sources)}: {count(len(ruleset.rules), 'rule')} ({overridden} changed by "
         f"another file), {count(len(ruleset.explain), 'explanation')}, {count(len(ruleset.tests), 'test')}."
     )
+
+
+def _check_as_json(rulesets: list[str] | None) -> None:
+    from dataclasses import asdict
+
+    from nndoctor.rules import RulesetError
+
+    try:
+        ruleset = _load(rulesets)
+    except RulesetError as error:
+        say_json({"problems": [asdict(problem) for problem in error.problems]})
+        raise typer.Exit(2) from error
+    counts = {"rules": len(ruleset.rules), "explanations": len(ruleset.explain), "tests": len(ruleset.tests)}
+    say_json({"problems": [], "sources": list(ruleset.sources), **counts})
 
 
 @app.command("test")
@@ -117,27 +151,22 @@ def run_rule_tests(
 @app.command("schema")
 def schema() -> None:
     """The JSON Schema of ruleset files, for the editor: begin a file with `# yaml-language-server: $schema=FILE`."""
+    from nndoctor.packaged import full_catalogue
     from nndoctor.rules.schema import json_schema
-    from nndoctor.signals import CATALOGUE
 
-    say_json(json_schema(CATALOGUE))
+    say_json(json_schema(full_catalogue()))
 
 
 def _load(names: Sequence[str] | None) -> Ruleset:
-    from nndoctor.rules import load_rulesets
-
-    return load_rulesets(tuple(names or setting("rules")))
+    return loaded(tuple(names or setting("rules")))
 
 
 def _with_own_tests(ruleset: Ruleset, names: Sequence[str]) -> Ruleset:
     """Without the tests of files that the named ones only extend: those are for their own authors to run."""
     from dataclasses import replace
 
-    from nndoctor.rules.loading import find_source
-
-    places = [find_source(name, Path.cwd()) for name in names]
-    own = [test for test in ruleset.tests if any(_file(test.source).is_relative_to(place) for place in places)]
-    return replace(ruleset, tests=tuple(own))
+    files = {file.resolve() for file in files_of(names)}
+    return replace(ruleset, tests=tuple(test for test in ruleset.tests if _file(test.source) in files))
 
 
 def _file(source: str) -> Path:

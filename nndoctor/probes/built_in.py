@@ -20,6 +20,7 @@ from nndoctor.probes.loss_contract import LossContractProbe
 from nndoctor.probes.loss_terms import LossTermsProbe
 from nndoctor.probes.norm_statistics import NormStatisticsProbe
 from nndoctor.probes.ownership import OwnershipProbe
+from nndoctor.probes.packaged import packaged_probes
 from nndoctor.probes.padding import PaddingProbe
 from nndoctor.probes.precision import PrecisionProbe
 from nndoctor.probes.representations import RepresentationProbe
@@ -63,4 +64,5 @@ def further_probes() -> list[Probe]:
         AdversaryProbe(),
         ExpertProbe(),
         RepresentationProbe(),
+        *packaged_probes(),
     ]

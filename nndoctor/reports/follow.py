@@ -13,6 +13,7 @@ import numpy as np
 
 from nndoctor.findings import Diagnosis, Finding, NotExamined, ProbeFailure, Severity, ordered, taken_for
 from nndoctor.history import History
+from nndoctor.packaged import full_catalogue
 from nndoctor.record import RecordReader
 from nndoctor.reports.panel_data import PanelState, panel_state
 from nndoctor.signals import AXES, Targets
@@ -39,7 +40,8 @@ class Follower:
         self._clock = clock
         self._reader = RecordReader(self.folder)
         self._times: deque[tuple[int, float]] = deque()
-        self.history = History(Targets())
+        self._catalogue = full_catalogue()
+        self.history = History(Targets(), self._catalogue)
         self.findings: tuple[Finding, ...] = ()
         self.behind = False
         """True while more frames wait to be read."""
@@ -86,7 +88,7 @@ class Follower:
             self.history.grow(targets)
         until = None if patience is None else self._clock() + patience
         self.behind = False
-        for frame in self._reader.frames(self._reader.position):
+        for frame in self._reader.frames(self._reader.position, self._catalogue):
             self.history.append(frame)
             self._times.append((frame.step, frame.time))
             if until is not None and self._clock() > until:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
-from functools import partial
+from functools import lru_cache, partial
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, TypeVar
 
 from nndoctor.findings import RuleDocs, Severity
+from nndoctor.packaged import RULESETS, PackagedError, packaged, packaged_ruleset
 from nndoctor.rules.expression import (
     FUNCTIONS,
     Expression,
@@ -151,7 +153,7 @@ class _Loader:
         self._loaded.add(path)
         self._loading.append(path)
         self._sources.append(str(source))
-        documents, files = [], _files(path)
+        documents, files = [], files_in(path)
         for file in files:
             document, problems = read(file, _shown_path(file))
             self.problems += problems
@@ -263,7 +265,7 @@ class _Loader:
                 matched = self._matching(pattern)
                 if not matched:
                     at = node.at(["rules", index])
-                    help = did_you_mean(pattern, list(self._drafts))
+                    help = _said_elsewhere(pattern, names_elsewhere()) or did_you_mean(pattern, list(self._drafts))
                     self.problems.append(document.problem(f"override of an unknown rule '{pattern}'", at, help))
                 for draft in matched:
                     self._override(draft, override, document, node)
@@ -380,7 +382,9 @@ class _Loader:
             return compile()
         except ExpressionError as error:
             node = text_node or at.node
-            self.problems.append(at.document.problem_in(error.message, node, error.offset, error.length, error.help))
+            unknown = re.fullmatch(r"unknown signal '(.+)'", error.message)
+            help = (_said_elsewhere(unknown[1], records_elsewhere(), "record") if unknown else "") or error.help
+            self.problems.append(at.document.problem_in(error.message, node, error.offset, error.length, help))
             return None
 
     def _compile(self, draft: _Draft, records: Mapping[str, Expression]) -> Rule | None:
@@ -587,7 +591,7 @@ class _Loader:
                 self.problems.append(document.problem(f"no rule has {field} '{wanted}'", node, f"there are {', '.join(known)}"))
             return found
         found = tuple(id for id, draft in self._drafts.items() if draft.value("diagnosis", id) == name)
-        if not found:
+        if not found and name not in names_elsewhere():
             known = [*self._drafts, *(draft.value("diagnosis", id) for id, draft in self._drafts.items())]
             self.problems.append(document.problem(f"no rule is called '{name}'", node, did_you_mean(name, known)))
         return found
@@ -627,7 +631,7 @@ class _Loader:
     def _check_expectation(self, expect: ExpectModel, document: Document, node: Node) -> None:
         for key, name in (("rule", expect.rule), ("explained_by", expect.explained_by)):
             if name is not None and self._renamed.get(name, name) not in self._drafts:
-                help = did_you_mean(name, list(self._drafts))
+                help = _said_elsewhere(name, names_elsewhere()) or did_you_mean(name, list(self._drafts))
                 self.problems.append(document.problem(f"no rule is called '{name}'", node.at([key]), help))
         if expect.rule is None and expect.any is None:
             self.problems.append(document.problem("an expectation needs 'rule' or 'any: never'", node, length=1))
@@ -647,10 +651,80 @@ def find_source(source: str | Path, base: Path) -> Path:
     path = (base / text).expanduser()
     if path.exists():
         return path.resolve()
+    published = _published(text)
+    if published is not None:
+        return published
     names = sorted(p.stem for p in built_in.glob("*") if p.is_dir() or p.suffix == ".yaml") if built_in.is_dir() else []
     raise FileNotFoundError(
-        f"there is no ruleset '{text}'; expected a built-in one ({', '.join(names) or 'none found'}), a file, a folder or package:name"
+        f"there is no ruleset '{text}'; expected a built-in one ({', '.join(names) or 'none found'}), "
+        f"one that an installed package publishes ({', '.join(item.name for item in packaged(RULESETS)) or 'none here'}), a file, a folder or package:name"
     )
+
+
+def ruleset_around(source: str, base: Path) -> str:
+    """`source`; for a file that lies in a folder ruleset, the folder: its records, defaults and links are the file's too."""
+    path = base / source
+    inside = path.is_file() and path.suffix in (".yaml", ".yml") and (path.parent / _SHARED).is_file()
+    return str(Path(source).parent) if inside else source
+
+
+def built_in_rulesets() -> tuple[str, ...]:
+    """The names of the rulesets that come with nndoctor; ``core`` is the one that is on by default."""
+    folder = rulesets_folder()
+    return tuple(sorted(p.stem for p in folder.glob("*") if p.is_dir() or p.suffix == ".yaml"))
+
+
+@lru_cache(maxsize=1)
+def names_elsewhere() -> Mapping[str, str]:
+    """Rules and diagnoses of the built-in rulesets, and which of these has them; read without judging what they say.
+
+    A link may name them where they are not loaded: there is nothing to explain then, and nothing wrong.
+    """
+    found: dict[str, str] = {}
+    for ruleset, text in _built_in_texts():
+        for name in re.findall(r"^ *-? *(?:id|diagnosis): *([a-z0-9-]+) *(?:#.*)?$", text, re.MULTILINE):
+            found.setdefault(name, ruleset)
+        for name in re.findall(r"^ *- *\{id: *([a-z0-9-]+)", text, re.MULTILINE):
+            found.setdefault(name, ruleset)
+    return found
+
+
+@lru_cache(maxsize=1)
+def records_elsewhere() -> Mapping[str, str]:
+    """The records of the built-in rulesets, and which of these has them."""
+    found: dict[str, str] = {}
+    for ruleset, text in _built_in_texts():
+        for block in re.findall(r"^record:\n((?:[ #].*\n|\n)+)", text, re.MULTILINE):
+            for name in re.findall(r"^  ([a-z_][\w.]*):", block, re.MULTILINE):
+                found.setdefault(name, ruleset)
+    return found
+
+
+def _built_in_texts() -> Iterator[tuple[str, str]]:
+    folder = rulesets_folder()
+    for name in sorted(built_in_rulesets(), key=lambda name: name != "core"):
+        place = folder / name if (folder / name).is_dir() else folder / f"{name}.yaml"
+        for file in files_in(place):
+            yield name, file.read_text(encoding="utf-8")
+
+
+def _said_elsewhere(name: str, elsewhere: Mapping[str, str], kind: str = "rule") -> str:
+    """``it is a rule of core: ...`` where a ruleset that is not loaded has it."""
+    return f"it is a {kind} of {elsewhere[name]}; write extends: [{elsewhere[name]}]" if name in elsewhere else ""
+
+
+def _published(name: str) -> Path | None:
+    """Where the ruleset lies that an installed package publishes as `name`; None if none does."""
+    try:
+        place = packaged_ruleset(name)
+    except KeyError:
+        return None
+    except PackagedError as error:
+        raise FileNotFoundError(f"{error}; mend or uninstall that package") from error
+    path = Path(place) if isinstance(place, (str, os.PathLike)) else None
+    if path is None or not path.exists():
+        raise FileNotFoundError(f"the package that publishes '{name}' names {place!r}, which is no file or folder; ask its author")
+    return path.resolve()
 
 
 def _in_package(package: str, name: str) -> Path:
@@ -685,7 +759,8 @@ def _version(text: str) -> tuple[int, ...]:
     return tuple(numbers + [0] * (4 - len(numbers)))
 
 
-def _files(path: Path) -> list[Path]:
+def files_in(path: Path) -> list[Path]:
+    """The files of a ruleset: the file itself, or those of a folder, what they share first."""
     if path.is_file():
         return [path]
     files = sorted(p for p in path.iterdir() if p.suffix in (".yaml", ".yml") and p.is_file() and p.name != _SHARED)

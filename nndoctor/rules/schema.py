@@ -293,6 +293,8 @@ def json_schema(catalogue: Catalogue) -> dict[str, Any]:
     definitions["RuleModel"]["properties"]["evidence"] = {"anyOf": [entry, {"type": "array", "items": entry}]}
     series = definitions["TestModel"]["properties"]["series"]
     series["propertyNames"] = {"anyOf": [{"enum": names}, {"pattern": r"^observed\..+"}]}
+    # as properties with their help, so that an editor shows it beside the name
+    series["properties"] = {s.name: {"description": f"{s.help} Unit {s.unit}, per {s.per}.", **series["additionalProperties"]} for s in catalogue}
     return {
         "$schema": "http://json-schema.org/draft-07/schema#",
         "title": "nndoctor ruleset",
