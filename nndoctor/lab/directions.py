@@ -8,8 +8,10 @@ from typing import Literal, TypeAlias
 import torch
 from torch import Tensor, nn
 
+from nndoctor.lab.curvature import hessian_eigenpairs
 from nndoctor.lab.patient import Patient
-from nndoctor.lab.points import Place, Weights, weights_at
+from nndoctor.lab.points import Place, Weights, current_weights, unflat, weights_at
+from nndoctor.lab.progress import Progress, silent
 
 Normalisation: TypeAlias = Literal["filter", "layer", "none"]
 
@@ -50,6 +52,18 @@ def direction_to(patient: Patient, place: Place) -> dict[str, Tensor]:
     """From the patient's weights to those at `place`: 0 is here, 1 is there."""
     there = weights_at(patient, place)
     return {name: there[name] - parameter.detach() for name, parameter in patient.model.named_parameters()}
+
+
+def sharpest_directions(
+    patient: Patient, count: int = 2, *, progress: Progress = silent
+) -> tuple[tuple[dict[str, Tensor], ...], tuple[float, ...]]:
+    """Unit eigenvectors of the Hessian with the largest eigenvalues by magnitude, and those eigenvalues."""
+    found = hessian_eigenpairs(patient, count, progress=progress)
+    names = [name for name, parameter in patient.model.named_parameters() if parameter.requires_grad]
+    like = current_weights(patient.model)
+    total = sum(like[name].numel() for name in names)
+    directions = tuple(unflat(vector[:total].to(like[names[0]]), like, names) for vector in found.vectors)
+    return directions, found.values
 
 
 def length(direction: Weights) -> float:

@@ -19,7 +19,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from nndoctor.lab.directions import random_directions
+from nndoctor.lab.directions import random_directions, sharpest_directions
 from nndoctor.lab.patient import Patient, Subject
 from nndoctor.lab.points import Weights, current_weights, digest, flat, recompute_norms
 from nndoctor.lab.progress import Progress, silent
@@ -177,6 +177,19 @@ def trajectory_surface(
     low, high = ways.min(axis=0) - margin * extent, ways.max(axis=0) + margin * extent
     axes = [grid(float(low[axis]), float(high[axis]), points) for axis in (0, 1)]
     return loss_surface(patient, plane.directions, *axes, kind="trajectory", trail=trail, **options)
+
+
+def hessian_surface(
+    patient: Patient, *, span: float = 1.0, points: int = POINTS, progress: Progress = silent, **options: Any
+) -> LossSurface:
+    """The surface along the two sharpest directions: eigenvectors, of length 1, of the Hessian.
+
+    Args:
+        options: as for :func:`loss_surface`.
+    """
+    directions, _ = sharpest_directions(patient, progress=progress)
+    axis = grid(-span, span, points)
+    return loss_surface(patient, directions, axis, axis, kind="hessian", progress=progress, **options)
 
 
 @dataclass(frozen=True)

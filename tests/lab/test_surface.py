@@ -12,7 +12,7 @@ from torch import nn
 
 from nndoctor.lab import Patient
 from nndoctor.lab.directions import direction_to, length, random_directions
-from nndoctor.lab.surface import LossSurface, grid, loss_surface, random_surface, trajectory_surface
+from nndoctor.lab.surface import LossSurface, grid, hessian_surface, loss_surface, random_surface, trajectory_surface
 from nndoctor.lab.trail import Trail, TrailRecord
 
 
@@ -226,3 +226,16 @@ def test_convolutions_give_the_same_loss_in_the_layout_that_is_fast() -> None:
     for model in (Viewing(), nn.Sequential(nn.Conv2d(2, 4, 3), nn.Flatten(), nn.Linear(144, 3))):
         patient = Patient.of(model, nn.CrossEntropyLoss(), batch)
         assert random_surface(patient, points=3).centre == pytest.approx(loss_of(patient), rel=1e-6)
+
+
+def test_the_hessian_surface_bends_as_its_eigenvalue_says() -> None:
+    torch.manual_seed(0)
+    inputs = torch.randn(64, 3) * torch.tensor([3.0, 1.0, 0.2])
+    model = nn.Linear(3, 1, bias=False)
+    patient = Patient.of(model, nn.MSELoss(), (inputs, torch.randn(64, 1)))
+    values = torch.linalg.eigvalsh(2 * inputs.T @ inputs / 64)
+    surface = hessian_surface(patient, span=0.5, points=3)
+    bend = (surface.losses[1, 0] + surface.losses[1, 2] - 2 * surface.losses[1, 1]) / 0.5**2
+    assert bend == pytest.approx(float(values[-1]), rel=1e-3)
+    across = (surface.losses[0, 1] + surface.losses[2, 1] - 2 * surface.losses[1, 1]) / 0.5**2
+    assert across == pytest.approx(float(values[-2]), rel=1e-3)
