@@ -260,9 +260,9 @@ class Doctor:
         self._graph = GraphProbe()
         self._data = DataProbe()
         self._context = ContextProbe(options.context, loader)
-        # The times come last, so that the stamp at which a pass begins leaves out what the others do before it.
+        # The times come first and last, so that what the other probes do in between has a tile of its own.
         self._probes: list[Probe] = [
-            self._parameters, self._activations, self._graph, self._data, self._context, *further_probes(), self._times,
+            self._times.opening, self._parameters, self._activations, self._graph, self._data, self._context, *further_probes(), self._times,
         ]  # fmt: skip
         self._listen()
         self._places = Places()
@@ -408,6 +408,7 @@ class Doctor:
         self._context.optimizers = len(self._optimizers)
         self._contracts.register(optimizer)
         self._parameters.register(optimizer)
+        self._times.register(key, optimizer)
         self._note_groups()
 
     def _note_groups(self) -> None:
@@ -701,6 +702,12 @@ class Doctor:
         self._places.saw("load_state")
         self._tell("state_loaded", module, missing, unexpected)
 
+    def part_begins(self, part: str) -> None:
+        self._tell("part_begins", part)
+
+    def part_ended(self, part: str) -> None:
+        self._tell("part_ended", part)
+
     def batch_planned(self, sampler: object, indices: Sequence[object]) -> None:
         self._tell("batch_planned", sampler, indices)
 
@@ -735,7 +742,9 @@ class Doctor:
 
     def batch_loaded(self, loader: object, batch: object, seconds: float) -> None:
         self._places.saw("loader")
-        self._tell("batch_loaded", loader, batch, self._loader.loaded(loader))
+        training = self._loader.loaded(loader)
+        self._tell("batch_waited", seconds, training)
+        self._tell("batch_loaded", loader, batch, training)
         self._window.add("data_wait", seconds)
 
     def observer_failed(self, event: str, error: Exception) -> None:

@@ -51,6 +51,10 @@ class Observer(Protocol):
 
     def state_loaded(self, module: object, missing: Sequence[str], unexpected: Sequence[str]) -> None: ...
 
+    def part_begins(self, part: str) -> None: ...
+
+    def part_ended(self, part: str) -> None: ...
+
     def batch_planned(self, sampler: object, indices: Sequence[object]) -> None: ...
 
     def loader_started(self, loader: object) -> None: ...
@@ -113,6 +117,8 @@ class Interposer:
             (torch.nn.Module, "zero_grad", self._wrap_zero_grad),
             # clip_grad_norm_ finds this helper in its module, however the user imported clip_grad_norm_ itself.
             (clip, "_clip_grads_with_norm_", self._wrap_clip),
+            (clip, "_get_total_norm", self._wrap_norm),
+            (torch, "save", self._wrap_save),
             (scaler, "scale", self._wrap_scale),
             (scaler, "step", self._wrap_scaler_step),
             (scaler, "unscale_", self._wrap_unscale),
@@ -167,7 +173,11 @@ class Interposer:
 
     def _wrap_zero_grad(self, original: Callable[..., Any]) -> Callable[..., Any]:
         def zero_grad(owner: Any, *args: Any, **kwargs: Any) -> Any:
-            result = original(owner, *args, **kwargs)
+            self._tell("part_begins", "zero_grad")
+            try:
+                result = original(owner, *args, **kwargs)
+            finally:
+                self._tell("part_ended", "zero_grad")
             self._tell("gradients_zeroed", owner)
             return result
 
@@ -177,9 +187,33 @@ class Interposer:
         def clip_grads_with_norm(parameters: Any, max_norm: Any, total_norm: Any, *args: Any, **kwargs: Any) -> Any:
             self._tell("clipped", total_norm, max_norm)
             self._tell("clipping", parameters)
-            return original(parameters, max_norm, total_norm, *args, **kwargs)
+            self._tell("part_begins", "clipping")
+            try:
+                return original(parameters, max_norm, total_norm, *args, **kwargs)
+            finally:
+                self._tell("part_ended", "clipping")
 
         return clip_grads_with_norm
+
+    def _wrap_norm(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        def get_total_norm(*args: Any, **kwargs: Any) -> Any:
+            self._tell("part_begins", "clipping")
+            try:
+                return original(*args, **kwargs)
+            finally:
+                self._tell("part_ended", "clipping")
+
+        return get_total_norm
+
+    def _wrap_save(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        def save(*args: Any, **kwargs: Any) -> Any:
+            self._tell("part_begins", "checkpoint")
+            try:
+                return original(*args, **kwargs)
+            finally:
+                self._tell("part_ended", "checkpoint")
+
+        return save
 
     def _wrap_scale(self, original: Callable[..., Any]) -> Callable[..., Any]:
         def scale(scaler: Any, outputs: Any, *args: Any, **kwargs: Any) -> Any:
@@ -192,8 +226,12 @@ class Interposer:
     def _wrap_scaler_step(self, original: Callable[..., Any]) -> Callable[..., Any]:
         def step(scaler: Any, optimizer: Any, *args: Any, **kwargs: Any) -> Any:
             self._tell("scaler_stepping", scaler, optimizer)
-            with self._refusals(optimizer, "step"):
-                result = original(scaler, optimizer, *args, **kwargs)
+            self._tell("part_begins", "scaler")
+            try:
+                with self._refusals(optimizer, "step"):
+                    result = original(scaler, optimizer, *args, **kwargs)
+            finally:
+                self._tell("part_ended", "scaler")
             self._tell("scaler_stepped", optimizer)
             return result
 
@@ -201,8 +239,12 @@ class Interposer:
 
     def _wrap_unscale(self, original: Callable[..., Any]) -> Callable[..., Any]:
         def unscale(scaler: Any, optimizer: Any, *args: Any, **kwargs: Any) -> Any:
-            with self._refusals(optimizer, "unscale_"):
-                result = original(scaler, optimizer, *args, **kwargs)
+            self._tell("part_begins", "scaler")
+            try:
+                with self._refusals(optimizer, "unscale_"):
+                    result = original(scaler, optimizer, *args, **kwargs)
+            finally:
+                self._tell("part_ended", "scaler")
             self._tell("gradients_unscaled", scaler, optimizer)
             return result
 
@@ -232,10 +274,12 @@ class Interposer:
             if getattr(self._inside, "scheduler", False):
                 return original(scheduler, *args, **kwargs)
             self._inside.scheduler = True
+            self._tell("part_begins", "scheduler")
             try:
                 result = original(scheduler, *args, **kwargs)
             finally:
                 self._inside.scheduler = False
+                self._tell("part_ended", "scheduler")
             if getattr(scheduler, "last_epoch", 0) != 0:  # 0: the constructor's own call
                 self._tell("scheduler_stepped", scheduler)
             return result
@@ -289,6 +333,29 @@ def _with_own_step(kind: type[Any]) -> Iterator[type[Any]]:
         yield kind
     for derived in kind.__subclasses__():
         yield from _with_own_step(derived)
+
+
+def watch_groups(optimizer: torch.optim.Optimizer, begins: Callable[[int], None]) -> Callable[[], None]:
+    """Call ``begins(number)`` whenever ``optimizer.step()`` turns to another of its parameter groups.
+
+    Torch's optimizers call ``_init_group`` of themselves, which has no public name, at the start of each group. Other
+    optimizers tell nothing.
+
+    Returns:
+        What takes the watch off again.
+    """
+    original = getattr(optimizer, "_init_group", None)
+    if original is None or "_init_group" in vars(optimizer):
+        return lambda: None
+
+    def init_group(group: Any, *args: Any, **kwargs: Any) -> Any:
+        number = next((i for i, known in enumerate(optimizer.param_groups) if known is group), None)
+        if number is not None:
+            begins(number)
+        return original(group, *args, **kwargs)
+
+    vars(optimizer)["_init_group"] = init_group
+    return lambda: vars(optimizer).pop("_init_group", None) and None
 
 
 def version_of(tensor: torch.Tensor) -> int:

@@ -252,6 +252,7 @@ _ACTIVATIONS = _signals(
     ("layer.norm_batch", "count", "Samples per channel over which a batch normalisation took its statistics."),
     ("time.forward", "s", "Wall time of the layer's own forward work (without its children)."),
     ("time.backward", "s", "Wall time of the layer's own backward work."),
+    ("time.recomputed", "s", "Wall time of the layer's forward work that a checkpoint repeated during backward."),
 )
 
 _DATA = _signals(
@@ -331,10 +332,36 @@ _TIME = _signals(
     ("step.optimizer", "s", "Part of it inside optimizer steps."),
     ("step.loss", "s", "Part of it between the end of the forward pass and the start of backward."),
     ("step.doctor", "s", "Part of it spent in the doctor's own blocks."),
+    ("step.evaluation", "s", "Part of it in forward passes without gradients and between them; told on every step that has any."),
+    ("step.checkpoint", "s", "Part of it inside torch.save; told on every step that has any."),
     ("step.other", "s", "What is left of the step: logging, transfers, evaluation, zero_grad."),
     ("memory.process", "bytes", "Resident memory of the process."),
     ("compile.graphs", "count", "Pieces of code that torch.compile has compiled since the doctor was attached."),
     ("memory.accelerator", "bytes", "Memory allocated on the accelerator."),
+)
+
+_TILES = _signals(
+    "run",
+    ("tile.span", "s", "Length of the sampled step that its tiles cut up: time.* over layers and groups plus all tile.*, exactly."),
+    ("tile.data_wait", "s", "Waiting for the training loader."),
+    ("tile.prepare", "s", "From the arrival of a batch to the forward pass, where the model reads it on the device on which it came."),
+    ("tile.to_device", "s", "From the arrival of a batch to the forward pass, where it is moved to another device meanwhile (the host's time)."),
+    ("tile.zero_grad", "s", "Inside zero_grad."),
+    ("tile.forward_other", "s", "Forward work outside of layers: functions between them, containers."),
+    ("tile.loss", "s", "From the end of the forward pass to the first layer's backward: the loss, forward and backward."),
+    ("tile.backward_other", "s", "Backward work outside of layers."),
+    ("tile.recomputed_other", "s", "Forward work outside of layers that a checkpoint repeated during backward."),
+    ("tile.clipping", "s", "Norm and scaling of clip_grad_norm_."),
+    ("tile.scaler", "s", "Inside unscale_ and step of a gradient scaler, without the optimizer's own step."),
+    ("tile.optimizer", "s", "Inside optimizer.step() where the parameter group cannot be told."),
+    ("tile.scheduler", "s", "Inside the step of a learning rate schedule."),
+    ("tile.evaluation", "s", "Forward passes without gradients, and what lies between them until training goes on."),
+    ("tile.checkpoint", "s", "Inside torch.save."),
+    ("tile.doctor", "s", "The doctor's own work within the step."),
+    ("tile.rest", "s", "Everything else: logging, own loading code, what lies between the parts."),
+) + _signals(
+    "group",
+    ("time.optimizer", "s", "Wall time of optimizer.step() spent on the parameter group."),
 )
 
 _IDENTITY = _signals(
@@ -586,6 +613,7 @@ CATALOGUE = Catalogue((
     *_DATA,
     *_LOOP,
     *_TIME,
+    *_TILES,
     *_IDENTITY,
     *_SCALING,
     *_CONTEXT,

@@ -40,11 +40,17 @@ EVENTS: Mapping[str, str] = {
     "state_loaded": "(module, missing, unexpected) load_state_dict ran; the names that did not match",
     "loader_started": "(loader) a DataLoader began an epoch",
     "batch_planned": "(sampler, indices) the samples of a batch to come",
+    "batch_waited": "(seconds, training) the loop waited so long for a batch; right before batch_loaded",
     "batch_loaded": "(loader, batch, training) a batch arrived; training: it came from the training loader",
+    "part_begins": "(part) something of the loop that is neither forward, backward nor update begins: see PARTS",
+    "part_ended": "(part) and is over",
     "gradients_ready": "(optimizer) an optimizer is about to step",
     "stepped": "(optimizer) and has stepped",
 }
 """What a probe may hear: it defines a method of that name with these arguments."""
+
+PARTS = ("zero_grad", "clipping", "scheduler", "scaler", "checkpoint")
+"""Parts of the loop that ``part_begins`` tells of; a checkpoint is a call of ``torch.save``."""
 
 FREQUENT = frozenset(EVENTS) - {"evaluation_begins", "evaluation_ended", "state_loaded", "loader_started"}
 """What happens on every step. Forward passes are only told on sampled steps and where an evaluation may begin."""

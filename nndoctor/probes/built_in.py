@@ -22,6 +22,7 @@ from nndoctor.probes.norm_statistics import NormStatisticsProbe
 from nndoctor.probes.ownership import OwnershipProbe
 from nndoctor.probes.packaged import packaged_probes
 from nndoctor.probes.padding import PaddingProbe
+from nndoctor.probes.pauses import PausesProbe
 from nndoctor.probes.precision import PrecisionProbe
 from nndoctor.probes.representations import RepresentationProbe
 from nndoctor.probes.retention import RetentionProbe
@@ -65,4 +66,5 @@ def further_probes() -> list[Probe]:
         ExpertProbe(),
         RepresentationProbe(),
         *packaged_probes(),
+        PausesProbe(),
     ]

@@ -110,10 +110,13 @@ class HookSet:
         hook = Hook(self._guarded(place, function))
         self._handles.append(place.module.register_forward_pre_hook(hook, with_kwargs=keywords))
 
-    def after(self, place: Place, function: Callable[..., None], always: bool = False) -> None:
-        """Call ``function(place, module, arguments, output)`` after it; with `always` also when it raised."""
+    def after(self, place: Place, function: Callable[..., None], always: bool = False, first: bool = False) -> None:
+        """Call ``function(place, module, arguments, output)`` after it; with `always` also when it raised.
+
+        With `first` before all hooks that the module has already.
+        """
         hook = Hook(self._guarded(place, function))
-        self._handles.append(place.module.register_forward_hook(hook, always_call=always))
+        self._handles.append(place.module.register_forward_hook(hook, always_call=always, prepend=first))
 
     def call(self, function: Callable[..., None], *args: Any) -> None:
         if self.failure is None and get_ident() == self._thread:

@@ -1,4 +1,4 @@
-"""Measures how long each layer works in forward and backward, by cutting the step into tiles.
+"""Measures where a step goes, layer by layer and part by part, by cutting it into tiles.
 
 One stream of stamps: each says whose work begins now, so every interval belongs to exactly one label
 and the tiles add up to the step by construction. Backward work is seen by hooks on autograd nodes,
@@ -7,7 +7,7 @@ which change neither the graph nor its results.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from time import perf_counter_ns
 from typing import Any
@@ -16,23 +16,45 @@ import torch
 from torch import nn
 
 from nndoctor.discovery import ModelIndex
+from nndoctor.interpose import watch_groups
 from nndoctor.probes.base import Measured
 from nndoctor.probes.forward import HookSet, Place, follow_fused_paths, in_backward, is_transformed, places
 
 NAN = float("nan")
 NANOSECONDS = 1e9
 
-# Labels: 2 n and 2 n + 1 are forward and backward of layer n; below zero is the named rest.
-BEFORE, FORWARD_OTHER, LOSS, BACKWARD_OTHER, RECOMPUTE, AFTER, OPTIMIZER = range(-1, -8, -1)
-REST = {
-    BEFORE: "before forward",
-    FORWARD_OTHER: "forward outside layers",
-    LOSS: "loss",
-    BACKWARD_OTHER: "backward outside layers",
-    RECOMPUTE: "recomputed forward",
-    AFTER: "after backward",
-    OPTIMIZER: "optimizer",
+# Labels: 3 n, 3 n + 1 and 3 n + 2 are forward, backward and repeated forward of layer n; -100 - g is the step of
+# parameter group g; what lies between is the named rest.
+FORWARD, BACKWARD, RECOMPUTED = range(3)
+(REST, DATA_WAIT, PREPARE, TO_DEVICE, ZERO_GRAD, FORWARD_OTHER, LOSS, BACKWARD_OTHER, RECOMPUTED_OTHER, CLIPPING, SCALER,
+ OPTIMIZER, SCHEDULER, EVALUATION, CHECKPOINT, DOCTOR) = range(-1, -17, -1)  # fmt: skip
+FIRST_GROUP = -100
+
+NAMED: Mapping[int, tuple[str, str]] = {
+    DATA_WAIT: ("tile.data_wait", "data wait"),
+    PREPARE: ("tile.prepare", "batch preparation"),
+    TO_DEVICE: ("tile.to_device", "host to device"),
+    ZERO_GRAD: ("tile.zero_grad", "zero_grad"),
+    FORWARD_OTHER: ("tile.forward_other", "forward outside layers"),
+    LOSS: ("tile.loss", "loss"),
+    BACKWARD_OTHER: ("tile.backward_other", "backward outside layers"),
+    RECOMPUTED_OTHER: ("tile.recomputed_other", "recomputed outside layers"),
+    CLIPPING: ("tile.clipping", "gradient clipping"),
+    SCALER: ("tile.scaler", "gradient scaler"),
+    OPTIMIZER: ("tile.optimizer", "optimizer"),
+    SCHEDULER: ("tile.scheduler", "scheduler"),
+    EVALUATION: ("tile.evaluation", "evaluation"),
+    CHECKPOINT: ("tile.checkpoint", "checkpoint"),
+    DOCTOR: ("tile.doctor", "the doctor itself"),
+    REST: ("tile.rest", "rest"),
 }
+"""Signal and name of everything that is neither a layer nor a parameter group."""
+
+PARTS = {"zero_grad": ZERO_GRAD, "clipping": CLIPPING, "scaler": SCALER, "scheduler": SCHEDULER, "checkpoint": CHECKPOINT}
+BETWEEN_STEPS = frozenset({REST, DATA_WAIT, PREPARE, EVALUATION})
+"""An evaluation that begins in one of these lasts until training goes on; elsewhere it is an aside of the step."""
+
+LAYER_SIGNALS = ("time.forward", "time.backward", "time.recomputed")
 TAGGED = "nndoctor"
 TENSORS_FOLLOWED = 16  # of one module's inputs or outputs
 
@@ -45,13 +67,17 @@ class Tiles:
         span: from the beginning of the step to its collection.
         forward: own time of layers by number, without that of modules inside.
         backward: likewise for the backward pass.
-        rest: what belongs to no layer, by name.
+        recomputed: likewise for forward passes that a checkpoint repeats during backward.
+        groups: time inside ``optimizer.step()`` by number of the parameter group.
+        rest: what belongs to no layer and no group, by name.
     """
 
     span: int
     forward: Mapping[int, int]
     backward: Mapping[int, int]
     rest: Mapping[str, int]
+    recomputed: Mapping[int, int] = field(default_factory=dict)
+    groups: Mapping[int, int] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -62,6 +88,8 @@ class Stamps:
     labels: list[int] = field(default_factory=list)
     running: list[tuple[Place, int]] = field(default_factory=list)
     """Modules that run now, each with the label it interrupted."""
+    parts: list[int] = field(default_factory=list)
+    """What the parts that run now interrupted."""
     roots: list[bool] = field(default_factory=list)
     open: bool = True
 
@@ -71,10 +99,27 @@ class Stamps:
             self.times.append(perf_counter_ns())
             self.labels.append(label)
 
-    def close(self) -> Tiles:
-        """End the last tile now; later stamps, of a graph that is kept and run again, do nothing."""
-        self.stamp(AFTER)
+    def stamp_since(self, label: int, nanoseconds: int) -> None:
+        """What ran for the last so many nanoseconds belonged to `label`, as far as nothing was stamped meanwhile."""
+        if self.open:
+            self.times.append(max(perf_counter_ns() - nanoseconds, self.times[-1]))
+            self.labels.append(label)
+
+    @property
+    def label(self) -> int:
+        """What runs now."""
+        return self.labels[-1] if self.labels else REST
+
+    def rename(self, old: int, new: int) -> None:
+        """What was labelled `old` so far is `new`."""
+        self.labels = [new if label == old else label for label in self.labels]
+
+    def end(self) -> None:
+        """The step is over; later stamps, of a graph that is kept and run again, do nothing."""
+        self.stamp(REST)
         self.open = False
+
+    def tiles(self) -> Tiles:
         return tiles_of(self.times, self.labels)
 
 
@@ -83,36 +128,100 @@ def tiles_of(times: list[int], labels: list[int]) -> Tiles:
     totals: dict[int, int] = {}
     for label, begin, end in zip(labels, times, times[1:], strict=False):
         totals[label] = totals.get(label, 0) + end - begin
+    layers: tuple[dict[int, int], ...] = ({}, {}, {})
+    for label, total in totals.items():
+        if label >= 0:
+            layers[label % 3][label // 3] = total
     return Tiles(
         span=times[-1] - times[0] if times else 0,
-        forward={label // 2: total for label, total in totals.items() if label >= 0 and label % 2 == 0},
-        backward={label // 2: total for label, total in totals.items() if label >= 0 and label % 2 == 1},
-        rest={name: totals[label] for label, name in REST.items() if label in totals},
+        forward=layers[FORWARD],
+        backward=layers[BACKWARD],
+        recomputed=layers[RECOMPUTED],
+        groups={FIRST_GROUP - label: total for label, total in totals.items() if label <= FIRST_GROUP},
+        rest={name: totals[label] for label, (_, name) in NAMED.items() if label in totals},
     )
 
 
+class Opening:
+    """The end of the tiling that hears everything first: what follows until the other end hears it is the doctor's own."""
+
+    name = "beginning of layer times"
+    tier = "times"
+    hooks_layers = True  # it comes and goes with the other end
+    signals: tuple[str, ...] = ()
+
+    def __init__(self, probe: LayerTimesProbe) -> None:
+        self._probe = probe
+
+    def attach(self, index: ModelIndex) -> None: ...
+
+    def detach(self) -> None: ...
+
+    def begin_step(self, step: int, sampled: bool) -> None:
+        self._probe.open(step, sampled)
+
+    def forward_begins(self, root: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
+        self._probe.inputs_arrived((args, kwargs))
+        self._probe.stamps.stamp(DOCTOR)
+
+    def evaluation_begins(self, root: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
+        self._probe.evaluation_begins(root, args, kwargs)
+
+    def backward_begins(self, loss: object) -> None:
+        if not in_backward():
+            self._probe.stamps.stamp(DOCTOR)
+
+    def backward_ended(self) -> None:
+        if not in_backward():
+            self._probe.stamps.stamp(DOCTOR)
+
+    def gradients_ready(self, optimizer: torch.optim.Optimizer) -> None:
+        self._probe.optimizer_interrupts()
+        self._probe.stamps.stamp(DOCTOR)
+
+    def stepped(self, optimizer: torch.optim.Optimizer) -> None:
+        self._probe.stamps.stamp(DOCTOR)
+
+    def collect(self) -> Mapping[str, Measured]:
+        self._probe.end()
+        return {}
+
+
 class LayerTimesProbe:
-    """Own forward and backward time of every layer on sampled steps.
+    """Where a sampled step goes: own forward and backward time of every layer, and everything else by name.
 
     Times are the host's: on an accelerator they tell when work was handed over, not how long the device
     took (``notes`` says so); nothing waits for the device. A forward pass that a checkpoint repeats
-    during backward is told apart (``tiles.rest``), as is what happens outside of layers.
+    during backward is told apart. ``opening`` has to hear the events before all other probes, and this one after them.
     """
 
     name = "layer times"
     tier = "times"
     hooks_layers = True
-    signals = ("time.forward", "time.backward")
+    signals = (*LAYER_SIGNALS, "time.optimizer", "tile.span", *(signal for signal, _ in NAMED.values()))
 
     def __init__(self) -> None:
+        self.opening = Opening(self)
+        self.stamps = Stamps(open=False)
+        self.tiles: Tiles | None = None
+        """The tiles of the step collected last."""
         self._index: ModelIndex | None = None
         self._places: tuple[Place, ...] = ()
         self._hidden: tuple[str, ...] = ()
         self._hooks = self._fused_hooks = HookSet(self._failed)
-        self._stamps = Stamps(open=False)
         self._on_accelerator = False
-        self.tiles: Tiles | None = None
-        """The tiles of the step collected last."""
+        self._keys: dict[int, str] = {}
+        self._stepped: set[int] = set()
+        self._step = self._ended = 0
+        self._unwatch: Callable[[], None] = _nothing
+        self._before_optimizer = REST
+        self._after_module = REST
+        self._before_evaluation = REST
+        self._batch_device: torch.device | None = None
+
+    def register(self, key: str, optimizer: torch.optim.Optimizer) -> None:
+        """Know `optimizer` by its name in the run; its groups are called ``key[0]`` and so on."""
+        self._keys[id(optimizer)] = key
 
     def attach(self, index: ModelIndex) -> None:
         self._index = index
@@ -122,8 +231,29 @@ class LayerTimesProbe:
     def detach(self) -> None:
         self._end_step()
 
-    def begin_step(self, step: int, sampled: bool) -> None:
+    def open(self, step: int, sampled: bool) -> None:
+        """Begin the tiles of a step: until ``begin_step`` is over it is the doctor that works.
+
+        What it did since the tiles of the step before ended belongs to this one.
+        """
         self._end_step()
+        if sampled and self._index is not None:
+            self.stamps = Stamps()
+            if step == self._step + 1 and self._ended:
+                self.stamps.times.append(self._ended)
+                self.stamps.labels.append(DOCTOR)
+            self.stamps.stamp(DOCTOR)
+        self._step, self._ended = step, 0
+
+    def end(self) -> None:
+        """The step is over: what is collected, reported and prepared from now on belongs to the next."""
+        if self.stamps.open:
+            self.stamps.end()
+            self._ended = self.stamps.times[-1]
+
+    def begin_step(self, step: int, sampled: bool) -> None:
+        if not self.stamps.open:
+            self.open(step, sampled)
         if not sampled or self._index is None:
             return
         self._hooks, self._fused_hooks = HookSet(self._failed), HookSet(self._failed)
@@ -134,27 +264,93 @@ class LayerTimesProbe:
                 self._install_on(place, self._hooks)
             if place.root:
                 self._hooks.after(place, self._root_ended, always=True)
-        self._stamps = Stamps()
-        self._stamps.stamp(BEFORE)
+        self.stamps.stamp(REST)
+
+    # events of the loop
+
+    def batch_waited(self, seconds: float, training: bool) -> None:
+        waited = DATA_WAIT if training else EVALUATION
+        self.stamps.stamp_since(waited, int(seconds * NANOSECONDS))
+        self.stamps.stamp(DOCTOR if training else EVALUATION)
+
+    def batch_loaded(self, loader: object, batch: object, training: bool) -> None:
+        if training:
+            first = next(tensors_in(batch), None)
+            self._batch_device = first.device if first is not None else None
+            self.stamps.stamp(PREPARE)
+
+    def forward_begins(self, root: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
+        """A pass begins, perhaps of a model that hooks cannot look into."""
+        self.stamps.stamp(FORWARD_OTHER)
+
+    def forward_ended(self, root: nn.Module, output: object) -> None:
+        if not self.stamps.running and self.stamps.label == FORWARD_OTHER:
+            self.stamps.stamp(LOSS)
+
+    def inputs_arrived(self, inputs: object) -> None:
+        """The model receives `inputs`: if they are on another device than the batch was, it was moved in between."""
+        if self._batch_device is None or not self.stamps.open:
+            return
+        first = next(tensors_in(inputs), None)
+        if first is not None and first.device != self._batch_device:
+            self.stamps.rename(PREPARE, TO_DEVICE)
+        self._batch_device = None
+
+    def evaluation_begins(self, root: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
+        if self.stamps.label != EVALUATION:
+            self._before_evaluation = self.stamps.label
+            self.stamps.stamp(EVALUATION)
+
+    def evaluation_ended(self, root: nn.Module, output: object) -> None:
+        if self._before_evaluation not in BETWEEN_STEPS:
+            self.stamps.stamp(self._before_evaluation)
 
     def backward_begins(self, loss: object) -> None:
         """``backward()`` is about to run."""
         if not in_backward():
-            self._stamps.stamp(LOSS)
+            self.stamps.stamp(LOSS)
 
     def backward_ended(self) -> None:
         """``backward()`` has returned: the tile of the last layer ends here."""
         if not in_backward():
-            self._stamps.stamp(AFTER)
+            self.stamps.stamp(REST)
+
+    def part_begins(self, part: str) -> None:
+        self.stamps.parts.append(self.stamps.label)
+        self.stamps.stamp(PARTS.get(part, REST))
+
+    def part_ended(self, part: str) -> None:
+        if self.stamps.parts:
+            self.stamps.stamp(self.stamps.parts.pop())
+
+    def optimizer_interrupts(self) -> None:
+        """Note what an optimizer's step is about to interrupt."""
+        self._before_optimizer = SCALER if self.stamps.label == SCALER else REST
 
     def gradients_ready(self, optimizer: torch.optim.Optimizer) -> None:
-        self._stamps.stamp(OPTIMIZER)
+        number = self._first_group(optimizer)
+        groups = len(optimizer.param_groups)
+        # One group needs no watching. An optimizer that is compiled has been on its first step: it is left alone.
+        if groups > 1 and id(optimizer) in self._stepped and number is not None and not torch.compiler.is_compiling():
+            self._unwatch()
+            self._unwatch = watch_groups(optimizer, lambda group: self.stamps.stamp(FIRST_GROUP - number - group))
+        self._stepped.add(id(optimizer))
+        self.stamps.stamp(OPTIMIZER if groups > 1 or number is None else FIRST_GROUP - number)
 
     def stepped(self, optimizer: torch.optim.Optimizer) -> None:
-        self._stamps.stamp(AFTER)
+        self._unwatch()
+        self._unwatch = _nothing
+        self.stamps.stamp(self._before_optimizer)
+
+    def _first_group(self, optimizer: torch.optim.Optimizer) -> int | None:
+        """The number of the optimizer's first group among those of the run."""
+        name = f"{self._keys.get(id(optimizer), '')}[0]"
+        return self._index.groups.index(name) if self._index is not None and name in self._index.groups else None
+
+    # what was measured
 
     def collect(self) -> Mapping[str, Measured]:
-        """Seconds of own forward and backward work over all layers, NaN where none was seen; {} without a training pass.
+        """Seconds by layer, by group and by name, NaN where none was seen; {} without any stamps.
 
         Raises:
             Exception: what went wrong in one of the hooks.
@@ -163,14 +359,24 @@ class LayerTimesProbe:
         try:
             if failure is not None:
                 raise failure
-            if self._index is None or not self._stamps.open:
+            if self._index is None or not self.stamps.times:
                 return {}
-            self.tiles = tiles = self._stamps.close()
-            size = len(self._index.layers)
-            found = {"time.forward": tiles.forward, "time.backward": tiles.backward}
-            return {name: seconds(times, size) for name, times in found.items() if times}
+            self.end()
+            self.tiles = tiles = self.stamps.tiles()
+            return self._signals(tiles, self._index)
         finally:
             self._end_step()
+
+    @staticmethod
+    def _signals(tiles: Tiles, index: ModelIndex) -> dict[str, Measured]:
+        found: dict[str, Measured] = {"tile.span": tiles.span / NANOSECONDS}
+        for signal, name in NAMED.values():
+            found[signal] = tiles.rest.get(name, 0) / NANOSECONDS
+        layers = zip(LAYER_SIGNALS, (tiles.forward, tiles.backward, tiles.recomputed), strict=True)
+        found.update((signal, seconds(times, len(index.layers))) for signal, times in layers if times)
+        if tiles.groups:
+            found["time.optimizer"] = seconds(tiles.groups, len(index.groups))
+        return found
 
     def notes(self) -> tuple[str, ...]:
         """What is to be known about these times, one sentence each."""
@@ -180,65 +386,74 @@ class LayerTimesProbe:
     # hooks of one sampled step
 
     def _failed(self) -> None:
-        self._stamps.open = False
+        self.stamps.open = False
 
     def _end_step(self) -> None:
-        if not self._hooks:
+        if not self._hooks and not self.stamps.times:
             return
         self._hooks.remove()
         self._fused_hooks.remove()
-        self._stamps.open = False  # node hooks of this step's graph still hold it
-        self._stamps = Stamps(open=False)
+        self._unwatch()
+        self._unwatch = _nothing
+        self.stamps.open = False  # node hooks of this step's graph still hold it
+        self.stamps = Stamps(open=False)
 
     def _install_on(self, place: Place, hooks: HookSet) -> None:
         hooks.before(place, self._module_began, keywords=True)
-        hooks.after(place, self._module_ended, always=True)  # also when a checkpoint stops its repetition early
+        hooks.after(place, self._module_ended, always=True, first=True)  # also when a checkpoint stops its repetition early
+        hooks.after(place, self._others_looked, always=True)
 
     def _in_training(self) -> bool:
-        return (torch.is_grad_enabled() or any(self._stamps.roots)) and not is_transformed()
+        return (torch.is_grad_enabled() or any(self.stamps.roots)) and not is_transformed()
 
     def _root_began(self, place: Place, module: nn.Module, args: Any) -> None:
         training = self._in_training()
-        self._stamps.roots.append(training)
+        self.stamps.roots.append(training)
         if not in_backward():
             follow_fused_paths(self._places, self._fused_hooks, training, self._install_on)
 
     def _root_ended(self, place: Place, module: nn.Module, args: Any, output: Any) -> None:
-        if self._stamps.roots:
-            self._stamps.roots.pop()
+        if self.stamps.roots:
+            self.stamps.roots.pop()
 
     def _module_began(self, place: Place, module: nn.Module, args: Any, kwargs: Mapping[str, Any]) -> None:
         if not self._in_training():
             return
-        stamps = self._stamps
+        stamps = self.stamps
         recomputed = in_backward()
         if torch.is_grad_enabled():
             parent = stamps.running[-1][0] if stamps.running else None
             for tensor in tensors_in((args, kwargs)):
-                self._tag(tensor, backward_label(parent))
-        interrupted = stamps.labels[-1] if stamps.running or recomputed or stamps.labels[-1] == OPTIMIZER else LOSS
+                self._tag(tensor, label_of(parent, BACKWARD))
+        interrupted = stamps.label if stamps.running or recomputed else LOSS
         stamps.running.append((place, interrupted))
-        stamps.stamp(RECOMPUTE if recomputed else forward_label(place))
+        stamps.stamp(label_of(place, RECOMPUTED if recomputed else FORWARD))
 
     def _module_ended(self, place: Place, module: nn.Module, args: Any, output: Any) -> None:
-        running = self._stamps.running
+        """The first hook after a module: its work is over, the hooks of other probes are the doctor's."""
+        running = self.stamps.running
         if not any(other is place for other, _ in running):
             return
+        self.stamps.stamp(DOCTOR)
         if torch.is_grad_enabled():
             for tensor in tensors_in(output):
-                self._tag(tensor, backward_label(place))
+                self._tag(tensor, label_of(place, BACKWARD))
         while True:
-            other, interrupted = running.pop()
+            other, self._after_module = running.pop()
             if other is place:
                 break
-        self._stamps.stamp(interrupted)
+
+    def _others_looked(self, place: Place, module: nn.Module, args: Any, output: Any) -> None:
+        """The last hook after a module: what it interrupted goes on."""
+        if self.stamps.label == DOCTOR and self._in_training():
+            self.stamps.stamp(self._after_module)
 
     def _tag(self, tensor: torch.Tensor, label: int) -> None:
         """Stamp `label` when backward reaches the node that made `tensor`, unless another module has claimed it."""
         node: Any = tensor.grad_fn
         if node is None:
             return
-        stamps = self._stamps
+        stamps = self.stamps
         claims: dict[Any, Any] = node.metadata
         if claims.get(TAGGED) is stamps:
             return
@@ -250,12 +465,11 @@ class LayerTimesProbe:
         node.register_prehook(reached)
 
 
-def forward_label(place: Place) -> int:
-    return FORWARD_OTHER if place.layer is None else 2 * place.layer
-
-
-def backward_label(place: Place | None) -> int:
-    return BACKWARD_OTHER if place is None or place.layer is None else 2 * place.layer + 1
+def label_of(place: Place | None, kind: int) -> int:
+    """The label of a layer's forward, backward or repeated forward; that of the rest for what is no layer."""
+    if place is None or place.layer is None:
+        return (FORWARD_OTHER, BACKWARD_OTHER, RECOMPUTED_OTHER)[kind]
+    return 3 * place.layer + kind
 
 
 def tensors_in(value: object) -> Iterator[torch.Tensor]:
@@ -278,3 +492,7 @@ def tensors_in(value: object) -> Iterator[torch.Tensor]:
 def seconds(times: Mapping[int, int], size: int) -> list[float]:
     """Nanoseconds by layer as seconds over all layers, NaN where there are none."""
     return [times[number] / NANOSECONDS if number in times else NAN for number in range(size)]
+
+
+def _nothing() -> None:
+    """There is nothing to take off."""

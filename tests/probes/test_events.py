@@ -80,9 +80,9 @@ def test_a_contract_probe_hears_every_event_in_its_order(listener: Listener) -> 
         scheduler.step()
         with torch.no_grad():
             model(inputs)
-    heard = [event for event in listener.heard if event != "batch_planned"]
+    heard = [event for event in listener.heard if event != "batch_planned" and not event.startswith("part_")]
     assert heard == [
-        "state_loaded", "loader_started", "batch_loaded", "gradients_zeroed", "forward_begins", "forward_ended", "loss_scaled",
+        "state_loaded", "loader_started", "batch_waited", "batch_loaded", "gradients_zeroed", "forward_begins", "forward_ended", "loss_scaled",
         "loss_read", "backward_begins", "backward_ended", "gradients_unscaled", "clipped", "clipping", "scaler_stepping", "gradients_ready",
         "stepped", "scaler_stepped",
         "scaler_updated", "scheduler_stepped", "evaluation_begins", "evaluation_ended",
@@ -144,3 +144,21 @@ def test_a_probe_that_fails_on_an_event_is_dismissed_and_named(listener: Listene
             optimizer.step()
     assert [failure.probe for failure in doctor.diagnosis().probe_failures] == ["listener"]
     assert listener.heard.count("stepped") == 0
+
+
+def test_parts_of_the_loop_begin_and_end_also_when_they_raise(listener: Listener, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, optimizer, loader = parts()
+    said: list[str] = []
+    listener.part_begins = lambda part: said.append(f"{part} begins")  # type: ignore[attr-defined]
+    listener.part_ended = lambda part: said.append(f"{part} ended")  # type: ignore[attr-defined]
+    scheduler = torch.optim.lr_scheduler.StepLR(optimizer, 1)
+    with nndoctor.wrap(model, optimizer, loader=loader, ui="off", strict=True):
+        optimizer.zero_grad()
+        model(torch.randn(2, 3)).sum().backward()
+        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        scheduler.step()
+        with pytest.raises(RuntimeError, match="does not exist"):
+            torch.save({}, "/nowhere/at/all")
+    parts_heard = ["zero_grad", "clipping", "clipping", "scheduler", "checkpoint"]
+    assert said == [f"{part} {what}" for part in parts_heard for what in ("begins", "ended")]

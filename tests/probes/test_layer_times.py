@@ -17,7 +17,19 @@ from torch.utils.checkpoint import checkpoint
 
 from nndoctor.discovery import ModelIndex
 from nndoctor.probes import layer_times
-from nndoctor.probes.layer_times import LayerTimesProbe, Tiles, tensors_in, tiles_of
+from nndoctor.probes.layer_times import (
+    BACKWARD,
+    FIRST_GROUP,
+    FORWARD,
+    LAYER_SIGNALS,
+    NAMED,
+    RECOMPUTED,
+    REST,
+    LayerTimesProbe,
+    Tiles,
+    tensors_in,
+    tiles_of,
+)
 
 
 class Clock:
@@ -71,12 +83,16 @@ def measured(model: nn.Module, body: Callable[[], None]) -> tuple[Tiles, dict[st
     found = probe.collect()
     assert probe.tiles is not None
     nothing = [math.nan] * len(index.layers)
-    forward, backward = (found.get(name, nothing) for name in LayerTimesProbe.signals)
+    forward, backward = (found.get(name, nothing) for name in LAYER_SIGNALS[:2])
     return probe.tiles, {n: (round(f * 1e9, 3), round(b * 1e9, 3)) for n, f, b in zip(index.layer_names, forward, backward, strict=True)}
 
 
+def model_layers(model: nn.Module) -> list[str]:
+    return list(ModelIndex(model).layer_names)
+
+
 def total(tiles: Tiles) -> int:
-    return sum(tiles.forward.values()) + sum(tiles.backward.values()) + sum(tiles.rest.values())
+    return sum(sum(part.values()) for part in (tiles.forward, tiles.backward, tiles.recomputed, tiles.groups, tiles.rest))
 
 
 def test_each_layer_gets_its_own_forward_and_backward_time(clock: Clock) -> None:
@@ -102,7 +118,7 @@ def test_each_layer_gets_its_own_forward_and_backward_time(clock: Clock) -> None
     assert layers["1.first"] == (10, 30)
     assert layers["1.second"] == (5, 7)
     assert layers["2"] == (1, 2)
-    assert tiles.rest["before forward"] == 1000
+    assert tiles.rest["rest"] == 1000
     assert tiles.rest["forward outside layers"] == 100
     assert tiles.rest["backward outside layers"] == 200
     assert tiles.rest["loss"] == 40 + 60
@@ -114,6 +130,8 @@ def test_the_end_of_backward_and_the_optimizer_are_told_apart(clock: Clock) -> N
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     index, probe = ModelIndex(model), LayerTimesProbe()
     probe.attach(index)
+    index.add_groups(["sgd[0]"])
+    probe.register("sgd", optimizer)
     probe.begin_step(1, True)
     model(torch.randn(3, 2)).sum().backward()
     probe.backward_ended()
@@ -124,8 +142,8 @@ def test_the_end_of_backward_and_the_optimizer_are_told_apart(clock: Clock) -> N
     clock.now += 9
     probe.collect()
     assert probe.tiles is not None
-    assert probe.tiles.rest["after backward"] == 79
-    assert probe.tiles.rest["optimizer"] == 300
+    assert probe.tiles.rest["rest"] == 79
+    assert probe.tiles.groups == {0: 300}
     assert probe.tiles.backward == {0: 0, 1: 2}
 
 
@@ -191,7 +209,8 @@ def test_a_repeated_forward_is_told_apart_from_backward(clock: Clock, reentrant:
     assert layers["block.0"] == (3, 30)
     assert layers["block.2"] == (5, 50)
     assert layers["head"] == (7, 70)
-    assert tiles.rest["recomputed forward"] == 8
+    assert {model_layers(model)[number]: time for number, time in tiles.recomputed.items()} == {"block.0": 3, "block.2": 5, "block.1": 0, "block.3": 0}
+    assert tiles.rest["recomputed outside layers"] == 0
     assert tiles.span == total(tiles)
 
 
@@ -278,14 +297,14 @@ def test_real_tiles_add_up_to_a_span_that_lies_inside_the_measured_time() -> Non
     assert all(backward > 0 for _, backward in layers.values())
 
 
-def test_no_training_pass_means_nothing_measured() -> None:
+def test_without_a_training_pass_no_layer_is_measured() -> None:
     model = nn.Sequential(nn.Linear(2, 2))
     index, probe = ModelIndex(model), LayerTimesProbe()
     probe.attach(index)
     probe.begin_step(1, True)
     with torch.no_grad():
         model(torch.randn(1, 2))
-    assert probe.collect() == {}
+    assert not set(probe.collect()) & set(LAYER_SIGNALS)
     probe.begin_step(2, False)
     assert probe.collect() == {}
 
@@ -343,8 +362,15 @@ def test_an_error_in_a_hook_reaches_collect_and_not_the_training(monkeypatch: py
 
 
 def test_intervals_are_added_by_label() -> None:
-    tiles = tiles_of([0, 10, 15, 15, 40], [-1, 2, 3, 2, -6])
-    assert tiles == Tiles(span=40, forward={1: 5 + 25}, backward={1: 0}, rest={"before forward": 10})
+    layer = 3 * 1
+    labels = [REST, layer + FORWARD, layer + BACKWARD, layer + FORWARD, layer + RECOMPUTED, FIRST_GROUP - 2, REST]
+    tiles = tiles_of([0, 10, 15, 15, 40, 47, 50], labels)
+    assert tiles == Tiles(span=50, forward={1: 5 + 25}, backward={1: 0}, recomputed={1: 7}, groups={2: 3}, rest={"rest": 10})
+
+
+def test_labels_of_the_rest_and_of_groups_never_meet() -> None:
+    assert min(NAMED) > FIRST_GROUP
+    assert max(NAMED) < 0
 
 
 def test_tensors_are_found_in_nested_arguments_but_only_the_first_few() -> None:
