@@ -5,6 +5,7 @@ from __future__ import annotations
 import typer
 
 from nndoctor.cli.lab_curvature import curvature
+from nndoctor.cli.lab_unhelpful import unhelpful_layers
 
 app = typer.Typer(
     help="Deeper examinations of a model: curvature, representation, unhelpful layers, and more.",
@@ -20,3 +21,4 @@ def _lab() -> None:
 
 # One line per sub-command; each lives in a file of its own (nndoctor/cli/lab_<name>.py) and imports torch only when it runs.
 app.command("curvature")(curvature)
+app.command("unhelpful-layers")(unhelpful_layers)

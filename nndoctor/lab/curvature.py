@@ -42,6 +42,9 @@ from nndoctor.lab.spectrum import (
 )
 from nndoctor.lab.workbook import Workbook
 
+GRAPH_BYTES = 2 * 1024**3
+"""Memory that the graphs of batches may take between products."""
+
 PresetName: TypeAlias = Literal["economy", "business", "full"]
 
 
@@ -162,8 +165,8 @@ class Curvature(Result):
 class Hessian:
     """The Hessian of the mean loss over a subject's batches as an operator on flat vectors (parameters,).
 
-    One batch keeps its graph, which saves half of each product; several are run again for each, one after the other, so that
-    memory does not grow with their number.
+    Graphs of batches are kept as far as they fit into GRAPH_BYTES, which saves a third of each product; the other batches
+    are run again for each, so that memory does not grow with their number.
 
     Args:
         subject: not to be changed while the operator is in use.
@@ -176,29 +179,52 @@ class Hessian:
         self.like = torch.zeros_like(flat(self.parameters))
         self._subject = subject
         self._total = sum(sample_count(batch) for batch in subject.batches)
-        self._kept: list[tuple[Tensor | None, ...]] = []
+        self._kept: dict[int, tuple[Tensor | None, ...]] = {}
+        self._may_keep: int | None = None
 
     def __call__(self, vector: Tensor) -> Tensor:
         """The product with `vector` (parameters,)."""
         product = torch.zeros_like(self.like)
-        for gradients in self._gradients():
-            dot = self._dot(gradients, vector)
+        for number in range(len(self._subject.batches)):
+            dot = self._dot(self._gradients(number), vector)
             if dot is not None and dot.requires_grad:
-                second = torch.autograd.grad(dot, self.parameters, retain_graph=bool(self._kept), allow_unused=True)
+                second = torch.autograd.grad(dot, self.parameters, retain_graph=number in self._kept, allow_unused=True)
                 product += flat_gradients(second, self.parameters)
         return product
 
-    def _gradients(self) -> Iterator[tuple[Tensor | None, ...]]:
-        """Gradients of each batch's share of the loss, with their graph."""
-        if self._kept:
-            yield from self._kept
-            return
+    def _gradients(self, number: int) -> tuple[Tensor | None, ...]:
+        """Gradients of one batch's share of the loss, with their graph."""
+        if number in self._kept:
+            return self._kept[number]
+        if self._may_keep is None:
+            self._may_keep = self._batches_that_fit()
+        gradients = self._with_graph(number)
+        if number < self._may_keep:
+            self._kept[number] = gradients
+        return gradients
+
+    def _with_graph(self, number: int) -> tuple[Tensor | None, ...]:
+        batch = self._subject.batches[number]
+        loss = self._subject.batch_loss(batch) * (sample_count(batch) / self._total)
+        return torch.autograd.grad(loss, self.parameters, create_graph=True, allow_unused=True)
+
+    def _batches_that_fit(self) -> int:
+        """How many batches' graphs may be kept, judged by what the first one holds on to."""
+        held: dict[int, int] = {}
+
+        def note(tensor: Tensor) -> Tensor:
+            storage = tensor.untyped_storage()
+            held[storage.data_ptr()] = storage.nbytes()
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+            self._with_graph(0)
+        by_sample = sum(held.values()) / sample_count(self._subject.batches[0])
+        room, count = float(GRAPH_BYTES), 0
         for batch in self._subject.batches:
-            loss = self._subject.batch_loss(batch) * (sample_count(batch) / self._total)
-            gradients = torch.autograd.grad(loss, self.parameters, create_graph=True, allow_unused=True)
-            if len(self._subject.batches) == 1:
-                self._kept.append(gradients)
-            yield gradients
+            room -= by_sample * sample_count(batch)
+            count += room >= 0
+        return count
 
     def _dot(self, gradients: tuple[Tensor | None, ...], vector: Tensor) -> Tensor | None:
         parts = torch.split(vector, [parameter.numel() for parameter in self.parameters])

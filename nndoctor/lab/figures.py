@@ -10,6 +10,7 @@ import numpy as np
 
 if TYPE_CHECKING:
     from nndoctor.lab.curvature import Curvature
+    from nndoctor.lab.unhelpful import UnhelpfulLayers
 
 
 class FiguresUnavailable(Exception):
@@ -53,4 +54,23 @@ def draw_curvature(found: Curvature) -> Any:
         axes["layers"].barh(names, values, xerr=[layer.trace_error or 0.0 for layer in found.layers])
         axes["layers"].invert_yaxis()
         axes["layers"].set(title="Trace by layer")
+    return figure
+
+
+def draw_unhelpful_layers(found: UnhelpfulLayers) -> Any:
+    """Rise of the loss without each layer, with two standard errors; the margin as a line."""
+    colours = {"can go": "tab:green", "undecided": "tab:orange", "needed": "tab:gray"}
+    effects = found.effects
+    figure = new_figure(7.0, 1.2 + 0.24 * len(effects))
+    axes = figure.subplots()
+    axes.barh(
+        [effect.name for effect in effects],
+        [effect.difference for effect in effects],
+        xerr=[0.0 if np.isnan(effect.error) else 2 * effect.error for effect in effects],
+        color=[colours[effect.verdict] for effect in effects],
+    )
+    axes.axvline(found.margin, color="black", linewidth=0.8, linestyle="--")
+    axes.set_xscale("symlog", linthresh=max(found.margin, 1e-6))
+    axes.invert_yaxis()
+    axes.set(xlabel="loss without it minus loss with it", title="What each layer is good for")
     return figure

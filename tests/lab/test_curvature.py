@@ -11,6 +11,7 @@ from torch.func import functional_call, hessian
 from torch.nn import functional
 
 from nndoctor.lab import Patient
+from nndoctor.lab import curvature as curvature_module
 from nndoctor.lab.curvature import Hessian, climb, curvature, hessian_eigenpairs, twice_differentiable
 from nndoctor.lab.gradients import flat
 from nndoctor.lab.spectrum import power_eigenpairs
@@ -93,18 +94,17 @@ def test_the_ends_of_the_spectrum_and_deflated_power_iteration_agree_with_it(tra
     assert power.values == pytest.approx(leading(matrix, 3), rel=1e-3)
 
 
-def test_products_are_the_same_for_one_batch_and_for_several(trained_net: Patient) -> None:
-    inputs = torch.cat([batch.args[0] for batch in trained_net.batches])
-    labels = torch.cat([batch.targets for batch in trained_net.batches])
-    together = Patient.of(trained_net.model, nn.CrossEntropyLoss(), (inputs, labels))
-    products = []
-    for patient in (trained_net, together):
-        with patient.examined(dtype=torch.float64) as subject:
-            operator = Hessian(subject)
-            vector = torch.ones_like(operator.like)
-            products.append((operator(vector), operator(vector)))
-    assert torch.allclose(products[0][0], products[1][0], atol=1e-12)
-    assert torch.equal(products[1][0], products[1][1])
+@pytest.mark.parametrize(("room", "kept"), [(2**40, 3), (0, 0)])
+def test_products_are_the_same_whether_graphs_are_kept_or_not(
+    trained_net: Patient, room: int, kept: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(curvature_module, "GRAPH_BYTES", room)
+    matrix = whole_hessian(trained_net)
+    with trained_net.examined(dtype=torch.float64) as subject:
+        operator = Hessian(subject)
+        for vector in torch.randn(3, matrix.shape[0], dtype=torch.float64):
+            assert torch.allclose(operator(vector), matrix @ vector, atol=1e-12)
+        assert len(operator._kept) == kept
 
 
 def test_traces_and_leading_eigenvalues_of_layers_are_those_of_the_blocks(trained_net: Patient) -> None:
