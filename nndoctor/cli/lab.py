@@ -6,6 +6,8 @@ import typer
 
 from nndoctor.cli.lab_curvature import curvature
 from nndoctor.cli.lab_unhelpful import unhelpful_layers
+from nndoctor.cli.lab_path import path
+from nndoctor.cli.lab_surface import surface
 
 app = typer.Typer(
     help="Deeper examinations of a model: curvature, representation, unhelpful layers, and more.",
@@ -22,3 +24,5 @@ def _lab() -> None:
 # One line per sub-command; each lives in a file of its own (nndoctor/cli/lab_<name>.py) and imports torch only when it runs.
 app.command("curvature")(curvature)
 app.command("unhelpful-layers")(unhelpful_layers)
+app.command("path")(path)
+app.command("surface")(surface)

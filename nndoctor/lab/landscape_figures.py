@@ -27,7 +27,11 @@ def draw_paths(paths: Paths) -> Any:
     opacities = _opacities(paths.curves)
     colours = {target: f"C{index % 10}" for index, target in enumerate(dict.fromkeys(c.target for c in paths.curves))}
     for curve, opacity in zip(paths.curves, opacities, strict=True):
-        style = {"color": colours[curve.target], "linestyle": "--" if curve.kind == "quadratic" else "-", "alpha": opacity}
+        style = {
+            "color": colours[curve.target],
+            "linestyle": "--" if curve.kind == "quadratic" else "-",
+            "alpha": opacity,
+        }
         panels[0].plot(curve.alphas, curve.losses, label=_label(curve), **style)
         if measured:
             panels[1].plot(curve.alphas, [np.nan if a is None else a for a in curve.accuracies], **style)
@@ -70,7 +74,9 @@ def draw_surface(surface: LossSurface, style: SurfaceStyle = "contour") -> Any:
     if len(surface.ys) == 1:
         return _line(surface)
     figure = new_figure(6.4, 5.2)
-    losses = np.where(np.isfinite(surface.losses), surface.losses, np.nanmax(surface.losses[np.isfinite(surface.losses)]))
+    losses = np.where(
+        np.isfinite(surface.losses), surface.losses, np.nanmax(surface.losses[np.isfinite(surface.losses)])
+    )
     across, along = np.meshgrid(surface.xs, surface.ys)
     if style == "3d":
         import_module("mpl_toolkits.mplot3d")

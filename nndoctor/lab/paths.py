@@ -88,7 +88,9 @@ class Paths(Result):
         for curve in self.curves:
             if (curve.target, curve.kind) == (target, kind):
                 return curve
-        raise KeyError(f"no {kind} path of {target!r}; there are {', '.join(f'{c.kind} of {c.target}' for c in self.curves)}")
+        raise KeyError(
+            f"no {kind} path of {target!r}; there are {', '.join(f'{c.kind} of {c.target}' for c in self.curves)}"
+        )
 
 
 @dataclass(frozen=True)
@@ -124,7 +126,9 @@ class _Survey:
     workbook: Workbook
     progress: Progress
 
-    def curve(self, kind: PathKind, target: str, at: Callable[[float], Weights], ends: tuple[float, float], task: str) -> PathCurve:
+    def curve(
+        self, kind: PathKind, target: str, at: Callable[[float], Weights], ends: tuple[float, float], task: str
+    ) -> PathCurve:
         points: list[Any] = []
         for index, alpha in enumerate(self.alphas):
             key = f"{kind} {target} {alpha!r}"
@@ -151,7 +155,7 @@ def model_paths(
     middle: Place | None = None,
     alphas: Sequence[float] = ALPHAS,
     recompute_batchnorm: bool = False,
-    folder: Path | str | None = None,
+    work: Path | str | None = None,
     progress: Progress = silent,
 ) -> Paths:
     """Loss on the way of all weights from `first` to those of the patient's model.
@@ -161,9 +165,9 @@ def model_paths(
         middle: weights half way through the training (step ``T // 2``); with them there is a quadratic path, too.
         alphas: where to look; 0 is `first`, 1 the patient's model. Both are met exactly, and `middle` at 0.5.
         recompute_batchnorm: gather the running statistics of BatchNorm anew at every point; else buffers move as weights do.
-        folder: keep finished points there; a killed examination goes on from them.
+        work: keep finished points there; a killed examination goes on from them.
     """
-    with _survey(patient, first, middle, alphas, recompute_batchnorm, folder, progress) as survey:
+    with _survey(patient, first, middle, alphas, recompute_batchnorm, work, progress) as survey:
         names = tuple(survey.ends.last)
         ends = distance(survey.ends.first, survey.ends.last, [n for n, _ in patient.model.named_parameters()])
         return Paths(tuple(_both(survey, "model", names, ends)))
@@ -177,7 +181,7 @@ def layer_paths(
     layers: Sequence[str] | None = None,
     alphas: Sequence[float] = ALPHAS,
     recompute_batchnorm: bool = False,
-    folder: Path | str | None = None,
+    work: Path | str | None = None,
     progress: Progress = silent,
 ) -> Paths:
     """As :func:`model_paths`, one layer at a time while all others keep their trained weights.
@@ -187,7 +191,7 @@ def layer_paths(
     """
     wanted = tuple(parameter_layers(patient.model) if layers is None else layers)
     own = set(dict(patient.model.named_parameters()))
-    with _survey(patient, first, middle, alphas, recompute_batchnorm, folder, progress) as survey:
+    with _survey(patient, first, middle, alphas, recompute_batchnorm, work, progress) as survey:
         curves: list[PathCurve] = []
         for layer in wanted:
             names = tensors_of_layer(patient.model, layer)
@@ -205,7 +209,7 @@ def parameter_paths(
     alphas: Sequence[float] = WIDE_ALPHAS,
     recompute_batchnorm: bool = False,
     seed: int = 0,
-    folder: Path | str | None = None,
+    work: Path | str | None = None,
     progress: Progress = silent,
 ) -> Paths:
     """As :func:`model_paths`, one single number of one tensor at a time.
@@ -215,7 +219,7 @@ def parameter_paths(
         seed: of the drawing.
     """
     chosen = drawn_elements(patient, elements, seed) if isinstance(elements, int) else tuple(elements)
-    with _survey(patient, first, middle, alphas, recompute_batchnorm, folder, progress) as survey:
+    with _survey(patient, first, middle, alphas, recompute_batchnorm, work, progress) as survey:
         curves = []
         for name, index in chosen:
             target = f"{name}{list(index)}"
@@ -335,7 +339,7 @@ def real_path(
     checkpoints: Sequence[Place],
     *,
     steps: Sequence[int] | None = None,
-    folder: Path | str | None = None,
+    work: Path | str | None = None,
     progress: Progress = silent,
 ) -> PathCurve:
     """Loss at the checkpoints that the optimizer left behind, from the first (0) to the last (1).
@@ -349,11 +353,10 @@ def real_path(
     taken = list(range(count)) if steps is None else list(steps)
     alphas = tuple((step - taken[0]) / (taken[-1] - taken[0]) for step in taken)
     first, last = weights_at(patient, checkpoints[0]), weights_at(patient, checkpoints[-1])
-    workbook = Workbook.of(folder, "real-path", patient, digest(first, last), count)
+    workbook = Workbook.of(work, "real-path", patient, digest(first, last), count)
     points: list[Any] = []
     with patient.examined() as subject:
         for index, place in enumerate(checkpoints):
-
             if str(index) not in workbook:
                 put(subject, weights_at(patient, place))
                 found = subject.evaluate()
@@ -384,7 +387,7 @@ class _survey:
         middle: Place | None,
         alphas: Sequence[float],
         recompute: bool,
-        folder: Path | str | None,
+        work: Path | str | None,
         progress: Progress,
     ) -> None:
         if not alphas:
@@ -392,7 +395,7 @@ class _survey:
         last = {name: tensor.clone() for name, tensor in current_weights(patient.model).items()}
         ends = _Ends(weights_at(patient, first), last, None if middle is None else weights_at(patient, middle))
         mark = digest(ends.first, *(() if ends.middle is None else (ends.middle,)))
-        self._settings = (ends, tuple(alphas), recompute, Workbook.of(folder, "path", patient, mark, recompute), progress)
+        self._settings = (ends, tuple(alphas), recompute, Workbook.of(work, "path", patient, mark, recompute), progress)
         self._context = patient.examined()
 
     def __enter__(self) -> _Survey:

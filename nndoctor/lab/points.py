@@ -44,8 +44,14 @@ def weights_at(patient: Patient, place: Place) -> dict[str, Tensor]:
     missing = [name for name in own if name not in found]
     wrong = [name for name in own if name in found and found[name].shape != own[name].shape]
     if missing or wrong:
-        named = f"without {', '.join(missing[:3])}" if missing else f"with {wrong[0]} of shape {tuple(found[wrong[0]].shape)}"
-        raise ValueError(f"expected weights of the {len(own)} tensors of {type(patient.model).__name__}, got some {named}")
+        named = (
+            f"without {', '.join(missing[:3])}"
+            if missing
+            else f"with {wrong[0]} of shape {tuple(found[wrong[0]].shape)}"
+        )
+        raise ValueError(
+            f"expected weights of the {len(own)} tensors of {type(patient.model).__name__}, got some {named}"
+        )
     return {name: found[name].detach().to(own[name].device, own[name].dtype, copy=True) for name in own}
 
 
@@ -115,7 +121,11 @@ def tensors_of_layer(model: nn.Module, layer: str) -> tuple[str, ...]:
         ValueError: there is no such module, or nothing in it.
     """
     names = current_weights(model)
-    found = tuple(n for n in names if "." not in n) if layer == "(root)" else tuple(n for n in names if n.startswith(f"{layer}."))
+    found = (
+        tuple(n for n in names if "." not in n)
+        if layer == "(root)"
+        else tuple(n for n in names if n.startswith(f"{layer}."))
+    )
     if not found:
         raise ValueError(f"no layer {layer!r} with weights; there are {', '.join(parameter_layers(model))}")
     return found

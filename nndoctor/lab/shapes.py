@@ -54,7 +54,9 @@ def curve_shape(alphas: Sequence[float], losses: Sequence[float]) -> CurveShape:
     """
     xs, ys = np.asarray(alphas, dtype=float), np.asarray(losses, dtype=float)  # (points,)
     if len(xs) < 3 or len(xs) != len(ys) or not np.isfinite(ys).all():
-        raise ValueError(f"expected three or more points with finite losses, got {len(xs)} alphas and {list(losses)[:5]}")
+        raise ValueError(
+            f"expected three or more points with finite losses, got {len(xs)} alphas and {list(losses)[:5]}"
+        )
     spread = float(np.ptp(ys))
     if spread <= FLAT * max(abs(float(ys.mean())), 1e-12):
         return CurveShape("flat", "straight", 1.0)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import pickle
 import tempfile
+import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -114,7 +116,7 @@ def loss_surface(
     trail: TrailRecord | None = None,
     recompute_batchnorm: bool = False,
     processes: int = 1,
-    folder: Path | str | None = None,
+    work: Path | str | None = None,
     progress: Progress = silent,
 ) -> LossSurface:
     """The loss at ``weights + x * directions[0] + y * directions[1]``, over all batches of the patient.
@@ -125,7 +127,7 @@ def loss_surface(
         trail: the optimizer's way, projected into the plane.
         recompute_batchnorm: gather running statistics anew at every point; else they stay those of the trained model.
         processes: rows of the grid are shared among so many; the script that calls needs ``if __name__ == "__main__":``.
-        folder: keep finished rows there; a killed examination goes on from them.
+        work: keep finished rows there; a killed examination goes on from them.
 
     Raises:
         ValueError: not one or two directions, or one of them does not fit the model.
@@ -133,7 +135,7 @@ def loss_surface(
     _check(patient, directions)
     across = tuple(grid(-1, 1) if xs is None else xs)
     along = (0.0,) if len(directions) == 1 else tuple(grid(-1, 1) if ys is None else ys)
-    workbook = Workbook.of(folder, "surface", patient, digest(*directions), across, recompute_batchnorm)
+    workbook = Workbook.of(work, "surface", patient, digest(*directions), across, recompute_batchnorm)
     task = _Task(patient, tuple(directions), across, recompute_batchnorm)
     missing = [y for y in along if repr(y) not in workbook]
     done = len(along) - len(missing)
@@ -149,7 +151,13 @@ def loss_surface(
 
 
 def random_surface(
-    patient: Patient, *, span: float = 1.0, points: int = POINTS, seed: int = 0, one_dimension: bool = False, **options: Any
+    patient: Patient,
+    *,
+    span: float = 1.0,
+    points: int = POINTS,
+    seed: int = 0,
+    one_dimension: bool = False,
+    **options: Any,
 ) -> LossSurface:
     """The surface along filter-normalised random directions, from ``-span`` to `span`.
 
@@ -235,7 +243,9 @@ def _lay_out_for_speed(subject: Subject) -> None:
 
     A model that calls ``view`` on maps cannot be run so and keeps its layout.
     """
-    convolves = any(isinstance(module, nn.Conv2d) and module.weight.device.type == "cpu" for module in subject.modules())
+    convolves = any(
+        isinstance(module, nn.Conv2d) and module.weight.device.type == "cpu" for module in subject.modules()
+    )
     if not convolves:
         return
     contiguous = subject.batches
@@ -302,9 +312,18 @@ def _row(place: Path, y: float) -> Row:
 def _explorer(place: Path) -> _Explorer:
     """What a worker process computes its rows with, read once."""
     torch.set_num_threads(1)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     task: _Task = pickle.loads(place.read_bytes())
     stack = ExitStack()  # lives as long as the process
     return _Explorer(task, stack.enter_context(task.patient.examined()), stack)
+
+
+def _end_with_parent() -> None:
+    """A worker whose parent was killed would wait for its next row forever."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 def _check(patient: Patient, directions: Sequence[Weights]) -> None:
@@ -330,4 +349,3 @@ def _trajectory(patient: Patient, trail: TrailRecord, directions: Sequence[Weigh
         coordinates = coordinates + np.linalg.lstsq(across @ across.T, off, rcond=None)[0]
     ys = coordinates[:, 1] if len(directions) == 2 else np.zeros(len(coordinates))
     return Trajectory(trail.steps, tuple(coordinates[:, 0].tolist()), tuple(ys.tolist()), explained, trail.lost)
-

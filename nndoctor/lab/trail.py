@@ -201,11 +201,24 @@ class TrailRecord:
             arrays = {name: held[name] for name in ("first", "last", "basis", "coordinates")}
             steps = tuple(map(int, held["steps"]))
         shapes = tuple(tuple(shape) for shape in layout["shapes"])
-        return cls(tuple(layout["names"]), shapes, steps, variance=variance, lost=lost, lengths=tuple(layout["lengths"]), **arrays)
+        return cls(
+            tuple(layout["names"]),
+            shapes,
+            steps,
+            variance=variance,
+            lost=lost,
+            lengths=tuple(layout["lengths"]),
+            **arrays,
+        )
 
     @classmethod
     def of_checkpoints(
-        cls, model: nn.Module, checkpoints: Sequence[Mapping[str, Tensor]], *, steps: Sequence[int] | None = None, rank: int = RANK
+        cls,
+        model: nn.Module,
+        checkpoints: Sequence[Mapping[str, Tensor]],
+        *,
+        steps: Sequence[int] | None = None,
+        rank: int = RANK,
     ) -> TrailRecord:
         """The record of a training whose checkpoints were kept; `model` tells which tensors are parameters."""
         if len(checkpoints) < 2:

@@ -155,12 +155,12 @@ def test_the_model_is_untouched_also_by_an_error(training: Training) -> None:
 
 def test_finished_points_are_not_computed_again(training: Training, tmp_path: Path) -> None:
     told: list[tuple[int, int]] = []
-    whole = model_paths(training.patient, training.states[0], folder=tmp_path)
+    whole = model_paths(training.patient, training.states[0], work=tmp_path)
     pieces = next(tmp_path.glob("path-*/pieces.jsonl"))
     lines = pieces.read_text().splitlines(keepends=True)
     assert len(lines) == 21
     pieces.write_text("".join(lines[:7]) + lines[7][:10])  # killed in the middle of a line
-    again = model_paths(training.patient, training.states[0], folder=tmp_path, progress=lambda task, done, total: told.append((done, total)))
+    again = model_paths(training.patient, training.states[0], work=tmp_path, progress=lambda task, done, total: told.append((done, total)))
     assert again == whole
     assert told[-1] == (21, 21)
     assert pieces.read_text().splitlines() == [line.rstrip() for line in lines]

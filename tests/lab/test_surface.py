@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import copy
+import json
+import os
+import subprocess
+import sys
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -147,19 +152,19 @@ def test_what_cannot_be_pickled_is_computed_in_one_process_and_said(trained: tup
 
 def test_a_killed_surface_goes_on_from_its_finished_rows(trained: tuple[Patient, TrailRecord], tmp_path: Path) -> None:
     patient, _ = trained
-    whole = random_surface(patient, points=6, folder=tmp_path)
+    whole = random_surface(patient, points=6, work=tmp_path)
     pieces = next(tmp_path.glob("surface-*/pieces.jsonl"))
     lines = pieces.read_text().splitlines(keepends=True)
     assert len(lines) == 6
     pieces.write_text("".join(lines[:3]))
     told: list[int] = []
-    again = random_surface(patient, points=6, folder=tmp_path, progress=lambda task, done, total: told.append(done))
+    again = random_surface(patient, points=6, work=tmp_path, progress=lambda task, done, total: told.append(done))
     assert np.array_equal(again.losses, whole.losses)
     assert told == [18, 24, 30, 36]
 
 
 def test_another_seed_does_not_take_the_rows_of_this_one(trained: tuple[Patient, TrailRecord], tmp_path: Path) -> None:
-    first, second = (random_surface(trained[0], points=3, seed=seed, folder=tmp_path) for seed in (0, 1))
+    first, second = (random_surface(trained[0], points=3, seed=seed, work=tmp_path) for seed in (0, 1))
     assert not np.array_equal(first.losses, second.losses)
 
 
@@ -239,3 +244,40 @@ def test_the_hessian_surface_bends_as_its_eigenvalue_says() -> None:
     assert bend == pytest.approx(float(values[-1]), rel=1e-3)
     across = (surface.losses[0, 1] + surface.losses[2, 1] - 2 * surface.losses[1, 1]) / 0.5**2
     assert across == pytest.approx(float(values[-2]), rel=1e-3)
+
+
+SCRIPT = """
+import sys, time, torch
+from torch import nn
+from nndoctor.lab import Patient
+from nndoctor.lab.surface import random_surface
+
+def told(task, done, total):
+    print(done, flush=True)
+
+if __name__ == "__main__":
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(20, 300), nn.ReLU(), nn.Linear(300, 3))
+    patient = Patient.of(model, nn.CrossEntropyLoss(), [(torch.randn(2000, 20), torch.randint(0, 3, (2000,)))])
+    random_surface(patient, points=101, processes=1 + int(sys.argv[1]), work="work", progress=told)
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="looks for processes in /proc")
+def test_a_killed_process_leaves_whole_rows_and_no_worker_behind(tmp_path: Path) -> None:
+    (tmp_path / "script.py").write_text(SCRIPT)
+    script = subprocess.Popen([sys.executable, "script.py", "1"], stdout=subprocess.PIPE, text=True, env=dict(os.environ))
+    assert script.stdout is not None
+    assert script.stdout.readline() == "0\n"
+    assert script.stdout.readline() == "101\n"
+    workers = Path(f"/proc/{script.pid}/task/{script.pid}/children").read_text().split()
+    script.kill()
+    script.wait()
+    lines = next(tmp_path.glob("work/surface-*/pieces.jsonl")).read_text().splitlines()
+    assert all(len(json.loads(line)[1]) == 101 for line in lines)
+    assert len(workers) >= 2
+    for _ in range(600):
+        if not any(Path(f"/proc/{worker}").exists() for worker in workers):
+            break
+        threading.Event().wait(0.1)
+    assert not any(Path(f"/proc/{worker}").exists() for worker in workers)

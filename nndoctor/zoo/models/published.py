@@ -64,7 +64,9 @@ class Vgg(nn.Module):
 class AdamConvNet(nn.Module):
     """The convolutional network Adam was introduced with, without dropout: 2 371 266 parameters for CIFAR-10."""
 
-    def __init__(self, channels: int = 3, classes: int = 10, size: int = 32, width: int = 64, hidden: int = 1000) -> None:
+    def __init__(
+        self, channels: int = 3, classes: int = 10, size: int = 32, width: int = 64, hidden: int = 1000
+    ) -> None:
         super().__init__()
         layers: list[nn.Module] = []
         for inputs, outputs in ((channels, width), (width, width), (width, 2 * width)):

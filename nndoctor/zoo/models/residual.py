@@ -198,6 +198,4 @@ class DenseNet(nn.Module):
 
 
 def _transition(inputs: int, outputs: int) -> nn.Sequential:
-    return nn.Sequential(
-        nn.BatchNorm2d(inputs), nn.ReLU(), nn.Conv2d(inputs, outputs, 1, bias=False), nn.AvgPool2d(2)
-    )
+    return nn.Sequential(nn.BatchNorm2d(inputs), nn.ReLU(), nn.Conv2d(inputs, outputs, 1, bias=False), nn.AvgPool2d(2))

@@ -10,7 +10,16 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-VGG_11_CONVOLUTIONS = ((64, True), (128, True), (256, False), (256, True), (512, False), (512, True), (512, False), (512, True))
+VGG_11_CONVOLUTIONS = (
+    (64, True),
+    (128, True),
+    (256, False),
+    (256, True),
+    (512, False),
+    (512, True),
+    (512, False),
+    (512, True),
+)
 """Channels of each convolution of VGG-11, and whether pooling follows it."""
 
 
@@ -37,9 +46,7 @@ class TimedAlexNet(nn.Module):
         self.conv2 = nn.Sequential(nn.Conv2d(first, second, 5, padding=2), nn.ReLU(), nn.MaxPool2d(3, 2))
         self.conv3 = nn.Sequential(nn.Conv2d(second, third, 3, padding=1), nn.ReLU())
         self.conv4 = nn.Sequential(nn.Conv2d(third, fourth, 3, padding=1), nn.ReLU())
-        self.conv5 = nn.Sequential(
-            nn.Conv2d(fourth, fifth, 3, padding=1), nn.ReLU(), nn.MaxPool2d(3, 2), nn.Flatten()
-        )
+        self.conv5 = nn.Sequential(nn.Conv2d(fourth, fifth, 3, padding=1), nn.ReLU(), nn.MaxPool2d(3, 2), nn.Flatten())
         side = (size + 4 - 11) // 4 + 1
         for _ in range(3):
             side = (side - 3) // 2 + 1
