@@ -5,9 +5,9 @@ from __future__ import annotations
 import typer
 
 from nndoctor.cli.lab_curvature import curvature
-from nndoctor.cli.lab_unhelpful import unhelpful_layers
 from nndoctor.cli.lab_path import path
 from nndoctor.cli.lab_surface import surface
+from nndoctor.cli.lab_unhelpful import unhelpful_layers
 
 app = typer.Typer(
     help="Deeper examinations of a model: curvature, representation, unhelpful layers, and more.",
