@@ -9,17 +9,15 @@ import torch
 
 from nndoctor.discovery import ModelIndex
 from nndoctor.probes.association import MOST_CLASSES, tensors_in
-from nndoctor.probes.base import CONTRACT, Measured
+from nndoctor.probes.base import CONTRACT, FREQUENT, Measured
 from nndoctor.probes.supervision import SMALLEST_BATCH, Supervision, supervision_of
 
 FADE = 0.98
 """What one look leaves of the counts before it: they remember about the last 50."""
 
-EVERY = 8
-"""Backward calls between two looks outside of sampled steps: a dozen small operations, spread over eight steps."""
-
-TOLD_EVERY = 4
-"""Looks after which the counts are told, on steps that are not sampled."""
+PATIENCE = 64
+"""Backward calls without a look after which there is one though the step is not sampled. Very short steps are hardly
+ever sampled, and a class that is learnt late is told from one that is ignored by looks that lie far apart."""
 
 
 class BalanceProbe:
@@ -27,7 +25,7 @@ class BalanceProbe:
 
     name = "balance"
     tier = CONTRACT
-    sleeps = True
+    sleeps = FREQUENT - {"backward_begins"}
     signals = (
         "labels.seen", "labels.entropy", "labels.majority_fraction", "labels.balance_ratio", "labels.ignored_classes",
         "labels.ignored_samples", "labels.weighted", "labels.neighbours_equal", "labels.neighbours_expected",
@@ -38,8 +36,8 @@ class BalanceProbe:
         self.news = False
         self._balance: Balance | None = None
         self._sampled = False
-        self._backwards = 0
-        self._untold = 0
+        self._since_look = 0
+        self._untold = False
         self._rows: set[int] = set()
         self._weighted = False
 
@@ -53,13 +51,16 @@ class BalanceProbe:
         self._sampled = sampled
 
     def forward_begins(self, root: object, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
-        if self._sampled or self._backwards % EVERY == EVERY - 1:
+        if self._sampled or self._since_look == PATIENCE - 1:
             self._rows = {len(tensor) for tensor in tensors_in((args, kwargs)) if tensor.dim()}
 
     @torch.no_grad()
     def backward_begins(self, loss: object) -> None:
-        self._backwards += 1
-        if not (self._sampled or self._backwards % EVERY == 0) or not isinstance(loss, torch.Tensor) or loss.grad_fn is None:
+        self._since_look += 1
+        if not (self._sampled or self._since_look >= PATIENCE):
+            return
+        self._since_look = 0
+        if not isinstance(loss, torch.Tensor) or loss.grad_fn is None:
             return
         found = supervision_of(loss)
         if found is None or found.classes is None or found.classes > MOST_CLASSES or len(found.target) < SMALLEST_BATCH:
@@ -70,15 +71,15 @@ class BalanceProbe:
             self._balance = Balance(found.classes, found.target.device)
         self._balance.look(found)
         self._weighted = found.weighted
-        self._untold += 1
-        self.news = self._untold >= TOLD_EVERY
+        self._untold = True
+        self.news = not self._sampled
 
     @torch.no_grad()
     def collect(self) -> Mapping[str, Measured]:
         self.news = False
         if self._balance is None or not self._untold:
             return {}
-        self._untold = 0
+        self._untold = False
         return {**self._balance.measured(), "labels.weighted": float(self._weighted)}
 
 
@@ -87,7 +88,8 @@ class Balance:
 
     def __init__(self, classes: int, device: torch.device) -> None:
         self._classes, self._device = classes, device
-        self._counts = torch.zeros(3 * classes, device=device)  # true, predicted, and rightly so
+        self._counts = torch.zeros(2 * classes, device=device)  # true, predicted
+        self._missed = torch.zeros(classes, device=device)  # samples since the last one that was predicted rightly
         self._ever = torch.zeros(classes, device=device)
         self._equal = torch.zeros((), device=device)
         self._one_class = torch.zeros((), device=device)
@@ -109,8 +111,9 @@ class Balance:
             given = found.predicted.long()
             index = torch.cat((target, given + classes, target + 2 * classes))
             weight = torch.cat((one, one, one * (given == target)))
-        batch = torch.zeros_like(self._counts).index_add_(0, index, weight)
-        self._counts = FADE * self._counts + batch
+        batch = self._counts.new_zeros(3 * classes).index_add_(0, index, weight)
+        self._counts = FADE * self._counts + batch[: 2 * classes]
+        self._missed = torch.where(batch[2 * classes :] > 0.5, 0.0, self._missed + batch[:classes])
         self._ever = self._ever + batch[:classes]
         self._equal = FADE * self._equal + ((target[1:] == target[:-1]) & valid[1:] & valid[:-1]).sum()
         self._one_class = FADE * self._one_class + ((batch[:classes] > 0).sum() <= 1)
@@ -119,7 +122,7 @@ class Balance:
 
     def measured(self) -> dict[str, Measured]:
         """The signals of what was pooled so far, each of shape (1,)."""
-        true, given, right = self._counts.reshape(3, self._classes)
+        true, given = self._counts.reshape(2, self._classes)
         seen = true.sum()
         share = true / seen
         most = true.amax()
@@ -136,8 +139,8 @@ class Balance:
         }
         if self._predicts:
             # Rare: a tenth of the most frequent class, where SageMaker Debugger's ClassImbalance speaks of imbalance.
-            ignored = (true >= 5) & (right < 0.5) & (true * 10 <= most)
+            ignored = (self._missed >= 5) & (true * 10 <= most)
             measured["labels.ignored_classes"] = ignored.sum().float()[None]
-            measured["labels.ignored_samples"] = (true * ignored).sum()[None]
+            measured["labels.ignored_samples"] = (self._missed * ignored).sum()[None]
             measured["predictions.majority_fraction"] = (given.amax() / seen)[None]
         return measured

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from nndoctor.probes.balance import EVERY, BalanceProbe
+from nndoctor.probes.balance import PATIENCE, BalanceProbe
+from nndoctor.probes.base import sleeps
 
 
 def step(probe: BalanceProbe, target: Tensor, scores: Tensor, number: int, sampled: bool = True, weight: Tensor | None = None) -> None:
@@ -45,12 +46,26 @@ def test_a_rare_class_without_a_right_answer_is_ignored_until_one_is_right() -> 
         step(probe, target, always_zero, number)
     found = told(probe)
     assert found["labels.ignored_classes"] == 1
-    assert found["labels.ignored_samples"] == pytest.approx(2 * sum(0.98**k for k in range(5)))
+    assert found["labels.ignored_samples"] == 10
     assert found["predictions.majority_fraction"] == pytest.approx(1)
     right = always_zero.clone()
     right[-1] = torch.tensor([0.0, 1.0])
     step(probe, target, right, 6)
     assert told(probe)["labels.ignored_classes"] == 0
+
+
+def test_lucky_guesses_of_the_first_steps_are_forgotten_at_the_first_row_of_misses() -> None:
+    probe = BalanceProbe()
+    target = torch.tensor([0] * 30 + [1] * 2)
+    always_one, always_zero = (torch.tensor([row]).repeat(32, 1) for row in ([0.0, 1.0], [1.0, 0.0]))
+    for number in range(1, 11):
+        step(probe, target, always_one.clone(), number)
+    assert told(probe)["labels.ignored_classes"] == 0
+    for number in range(11, 15):
+        step(probe, target, always_zero.clone(), number)
+    found = told(probe)
+    assert found["labels.ignored_classes"] == 1
+    assert found["labels.ignored_samples"] == 8
 
 
 def test_a_frequent_class_without_a_right_answer_is_not_called_rare() -> None:
@@ -80,15 +95,31 @@ def test_targets_to_be_ignored_do_not_count() -> None:
     assert told(probe)["labels.seen"] == 8
 
 
-def test_between_sampled_steps_every_eighth_backward_is_looked_at_and_told_now_and_then() -> None:
+def test_steps_that_are_never_sampled_are_looked_at_now_and_then_and_told_at_once() -> None:
     probe = BalanceProbe()
     news = []
-    for number in range(1, 8 * EVERY + 1):
+    for number in range(1, 2 * PATIENCE + 1):
         step(probe, torch.tensor([0, 1] * 8), torch.zeros(16, 2), number, sampled=False)
         if probe.news:
             news.append(number)
             told(probe)
-    assert news == [4 * EVERY, 8 * EVERY]
+    assert news == [PATIENCE, 2 * PATIENCE]
+
+
+def test_a_sampled_step_spares_the_look_in_between() -> None:
+    probe = BalanceProbe()
+    for number in range(1, PATIENCE + 2):
+        step(probe, torch.tensor([0, 1] * 8), torch.zeros(16, 2), number, sampled=number == 2)
+        if number == 2:
+            told(probe)
+    assert not probe.news
+
+
+def test_it_hears_of_the_loss_alone_while_nothing_is_sampled() -> None:
+    probe = BalanceProbe()
+    assert not sleeps(probe, "backward_begins")
+    assert sleeps(probe, "loss_read")
+    assert sleeps(probe, "forward_begins")
 
 
 def test_tokens_are_not_samples() -> None:
