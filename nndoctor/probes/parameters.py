@@ -14,6 +14,7 @@ import torch
 
 from nndoctor.discovery import ModelIndex
 from nndoctor.probes.base import Measured
+from nndoctor.probes.initial_draw import FEWEST, FrozenWeights, is_embedding, normal_draw, uniform_draw
 from nndoctor.probes.sketch import Sketch, gather, local, norms, width_for
 
 MATRICES = 8
@@ -68,6 +69,7 @@ class _Rows:
     sketch: Sketch
     fan_in: torch.Tensor  # (rows,)
     matrix_like: torch.Tensor  # (rows,) bool: two or more dimensions
+    embeddings: torch.Tensor  # numbers of the rows that are embeddings
     weights: torch.Tensor  # (rows, width) before the step
     weight_rows: list[torch.Tensor]
     gradient: torch.Tensor | None = None
@@ -98,6 +100,7 @@ class ParameterProbe:
 
     def __init__(self) -> None:
         self._index: ModelIndex | None = None
+        self._frozen: FrozenWeights | None = None
         self._rows: dict[int, list[_Rows]] = {}
         self._layout: dict[int, tuple[int, ...]] = {}
         self._held: dict[int, set[int]] = {}
@@ -107,8 +110,10 @@ class ParameterProbe:
 
     def attach(self, index: ModelIndex) -> None:
         self._index = index
+        self._frozen = FrozenWeights(index)
 
     def detach(self) -> None:
+        self._frozen = None
         self._rows.clear()
         self._layout.clear()
         self._has_grad.clear()
@@ -181,10 +186,23 @@ class ParameterProbe:
             measured["grad.nonfinite_total"] = sum(
                 torch.nan_to_num(rows.measured["param.grad.nonfinite"], nan=0.0).sum() for rows in groups
             )[None]  # type: ignore[index]
+        if self._thorough and self._frozen is not None and groups:
+            self._add_frozen(measured, self._frozen)
         unchanged = self._unchanged(groups)
         if unchanged is not None:
             measured["loop.unchanged"] = unchanged
         return measured
+
+    def _add_frozen(self, measured: dict[str, Measured], frozen: FrozenWeights) -> None:
+        """Whether weights that no optimizer holds look untrained, beside those of the optimizers' own."""
+        assert self._index is not None
+        held: set[int] = set().union(*self._held.values())
+        name = "param.weight.default_init"
+        for numbers, drawn in frozen.drawn(held):
+            whole = measured.get(name)
+            if not isinstance(whole, torch.Tensor):
+                whole = torch.full((len(self._index.params),), torch.nan, device=drawn.device)
+            measured[name] = whole.index_copy(0, torch.tensor(numbers, device=whole.device), drawn.to(whole.device, non_blocking=True))
 
     def _unchanged(self, groups: Sequence[_Rows]) -> torch.Tensor | None:
         """1 if gradients were there and finite but no sketched element of any parameter moved, shape (1,)."""
@@ -238,6 +256,9 @@ def _build_rows(index: ModelIndex, params: Sequence[torch.nn.Parameter]) -> list
                 sketch=sketch,
                 fan_in=torch.tensor([_fan_in(index, p) for p in chosen], device=device),
                 matrix_like=torch.tensor([p.dim() > 1 for p in chosen], device=device),
+                embeddings=torch.tensor(
+                    [row for row, p in enumerate(chosen) if is_embedding(_layer_of(index, p))], dtype=torch.long, device=device
+                ),
                 weights=weights,
                 weight_rows=sketch.destinations(weights),
             )
@@ -247,10 +268,13 @@ def _build_rows(index: ModelIndex, params: Sequence[torch.nn.Parameter]) -> list
 
 def _fan_in(index: ModelIndex, param: torch.nn.Parameter) -> float:
     """How many inputs each output adds up: one for an embedding, whose input is one row; 1 for a vector."""
-    layer = index.layers[index.param_layers[index.param_numbers[id(param)]]]
-    if param.dim() < 2 or not param.shape[0] or isinstance(layer, (torch.nn.Embedding, torch.nn.EmbeddingBag)):
+    if param.dim() < 2 or not param.shape[0] or is_embedding(_layer_of(index, param)):
         return 1.0
     return float(param[0].numel())
+
+
+def _layer_of(index: ModelIndex, param: torch.nn.Parameter) -> torch.nn.Module:
+    return index.layers[index.param_layers[index.param_numbers[id(param)]]]
 
 
 def _inverse_scale(optimizer: torch.optim.Optimizer) -> torch.Tensor | None:
@@ -275,17 +299,17 @@ def _weight_statistics(rows: _Rows) -> dict[str, torch.Tensor]:
     largest = weights.abs().amax(1)
     spread = ((weights - weights[:, :1]) * sketch.mask).abs().amax(1)
     missing = torch.full_like(std, torch.nan)
-    # max / std is sqrt(3) for a uniform draw, 1 for constants of one size, 2.5 and more once trained or Gaussian.
-    uniform = (largest / std.clamp_min(1e-30) - 3**0.5).abs() < 0.06
-    centred = mean.abs() < 0.15 * std + 1e-30
-    enough = sketch.count >= 64
+    drawn = uniform_draw(mean, std, largest)
+    if len(rows.embeddings):
+        drawn[rows.embeddings] = normal_draw(weights[rows.embeddings], sketch.count[rows.embeddings])
+    enough = sketch.count >= FEWEST
     return {
         "param.weight.norm": (square * sketch.scale).sqrt(),
         "param.weight.nonfinite": (~torch.isfinite(square)).float(),
         "param.weight.std": std,
         "param.weight.gain": torch.where(rows.matrix_like, std * rows.fan_in.sqrt(), missing),
         "param.weight.constant": torch.where(rows.matrix_like & (sketch.count > 1), (spread == 0).float(), missing),
-        "param.weight.default_init": torch.where(rows.matrix_like & enough, (uniform & centred).float(), missing),
+        "param.weight.default_init": torch.where(rows.matrix_like & enough, drawn.float(), missing),
     }
 
 

@@ -118,6 +118,39 @@ def test_constant_and_untrained_weights_are_recognised_and_trained_ones_are_not(
     assert measured["param.weight.constant"][1].isnan()  # a bias may be constant
 
 
+def test_an_embedding_is_untrained_while_it_is_standard_normal() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(*(nn.Embedding(500, 16) for _ in range(4)))
+    with torch.no_grad():
+        model[1].weight.mul_(0.5)
+        model[2].weight.mul_(torch.rand(500, 1).mul(2).exp())  # frequent words have longer vectors
+        model[2].weight.div_(model[2].weight.std())
+        model[3].weight.copy_(torch.distributions.StudentT(3.0).sample((500, 16)) / 3**0.5)
+    model[0].weight.requires_grad_(False)  # and held by no optimizer
+    trained = [p for p in model.parameters() if p.requires_grad]
+    probe = ParameterProbe()
+    probe.attach(ModelIndex(model))
+    optimizer = torch.optim.SGD(trained, lr=0.0)
+    probe.begin_step(1, True)
+    for p in trained:
+        p.grad = torch.ones_like(p)
+    probe.gradients_ready(optimizer)
+    measured = probe.collect()
+    assert torch.as_tensor(measured["param.weight.default_init"]).tolist() == [1, 0, 0, 0]
+
+
+def test_frozen_weights_that_no_optimizer_holds_are_looked_at_as_well() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(8, 64), nn.Linear(64, 64), nn.Linear(64, 64), nn.Linear(64, 2))
+    nn.init.normal_(model[1].weight, std=0.1)
+    for layer in model[:2]:
+        layer.requires_grad_(False)
+    trained = [p for p in model.parameters() if p.requires_grad]
+    measured = train(model, torch.optim.SGD(trained, lr=0.0), 1)[-1]
+    assert measured["param.weight.default_init"][[0, 2, 4]].tolist() == [1, 0, 1]
+    assert measured["param.weight.gain"][:4].isnan().all()
+
+
 def test_signal_to_noise_tells_a_steady_gradient_from_noise() -> None:
     steady, noisy = nn.Linear(8, 8, bias=False), nn.Linear(8, 8, bias=False)
     model = nn.ModuleList([steady, noisy])
