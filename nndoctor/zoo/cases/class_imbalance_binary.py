@@ -42,6 +42,6 @@ CASE = Case(
     description="MLP, SGD: one picture in fifty is a shirt, and the net never says so",
     sick=partial(train, weight=1.0),
     cured=partial(train, weight=50.0),
-    remedies={"pos_weight": "weight"},
+    remedies={"pos_weight": "weight", "class_weight": {}},  # the other one belongs to CrossEntropyLoss
     source="https://www.siua.io/learn/courses/ml-math/04-classification/04-9-class-imbalance",
 )

@@ -38,6 +38,6 @@ CASE = Case(
     description="LeNet, Adam: pullovers, coats and shirts are forty times rarer than the rest",
     sick=partial(train, weight=1.0),
     cured=partial(train, weight=40.0),
-    remedies={"class_weight": "weight"},
+    remedies={"class_weight": "weight", "pos_weight": {}},  # the other one belongs to BCEWithLogitsLoss
     source="https://androidkt.com/how-to-use-class-weight-in-crossentropyloss-for-an-imbalanced-dataset/",
 )
