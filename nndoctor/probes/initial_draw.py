@@ -19,7 +19,7 @@ DEVIATIONS = 4
 """Standard errors by which a moment of a draw may lie beside that of its distribution: all three do in 99.98 %."""
 
 
-def is_embedding(layer: nn.Module) -> bool:
+def is_embedding(layer: nn.Module | None) -> bool:
     return isinstance(layer, (nn.Embedding, nn.EmbeddingBag))
 
 
@@ -29,7 +29,8 @@ def uniform_draw(mean: torch.Tensor, std: torch.Tensor, largest: torch.Tensor) -
     max / std is sqrt(3) for a uniform draw, 1 for constants of one size, 2.5 and more once trained or Gaussian.
     """
     uniform = (largest / std.clamp_min(1e-30) - 3**0.5).abs() < 0.06
-    return uniform & (mean.abs() < 0.15 * std + 1e-30)
+    centred: torch.Tensor = mean.abs() < 0.15 * std + 1e-30
+    return uniform & centred
 
 
 def normal_draw(values: torch.Tensor, count: torch.Tensor) -> torch.Tensor:
@@ -39,9 +40,9 @@ def normal_draw(values: torch.Tensor, count: torch.Tensor) -> torch.Tensor:
     """
     sizes = values.abs()
     error = DEVIATIONS * count.rsqrt()
-    centred = (values.sum(1) / count).abs() < error
-    unit = ((values * values).sum(1) / count - 1).abs() < 2**0.5 * error
-    light_tails = (sizes.sum(1) / count - (2 / torch.pi) ** 0.5).abs() < (1 - 2 / torch.pi) ** 0.5 * error
+    centred: torch.Tensor = (values.sum(1) / count).abs() < error
+    unit: torch.Tensor = ((values * values).sum(1) / count - 1).abs() < 2**0.5 * error
+    light_tails: torch.Tensor = (sizes.sum(1) / count - (2 / torch.pi) ** 0.5).abs() < (1 - 2 / torch.pi) ** 0.5 * error
     return centred & unit & light_tails
 
 

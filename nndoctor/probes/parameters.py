@@ -273,7 +273,7 @@ def _fan_in(index: ModelIndex, param: torch.nn.Parameter) -> float:
     return float(param[0].numel())
 
 
-def _layer_of(index: ModelIndex, param: torch.nn.Parameter) -> torch.nn.Module:
+def _layer_of(index: ModelIndex, param: torch.nn.Parameter) -> torch.nn.Module | None:
     return index.layers[index.param_layers[index.param_numbers[id(param)]]]
 
 
