@@ -252,6 +252,10 @@ _ACTIVATIONS = _signals(
     ("layer.norm_batch", "count", "Samples per channel over which a batch normalisation took its statistics."),
     ("time.forward", "s", "Wall time of the layer's own forward work (without its children)."),
     ("time.backward", "s", "Wall time of the layer's own backward work."),
+    ("layer.flops", "operations", "Floating point operations of the layer's forward calls in one step, from its kind and shapes; a multiply-add is two."),
+    ("layer.bytes", "bytes", "Bytes of what these calls read and return, and of the layer's own parameters."),
+    ("layer.elements", "count", "Elements of what these calls read and return."),
+    ("layer.steps_in_row", "count", "Operations of these calls that wait for each other: time steps of a recurrent layer, else calls."),
     ("time.recomputed", "s", "Wall time of the layer's forward work that a checkpoint repeated during backward."),
 )
 

@@ -16,6 +16,7 @@ from nndoctor.probes.evaluation import EvaluationProbe
 from nndoctor.probes.experts import ExpertProbe
 from nndoctor.probes.frozen_norms import FrozenNormProbe
 from nndoctor.probes.latent import LatentProbe
+from nndoctor.probes.layer_work import LayerWorkProbe
 from nndoctor.probes.loss_contract import LossContractProbe
 from nndoctor.probes.loss_terms import LossTermsProbe
 from nndoctor.probes.norm_statistics import NormStatisticsProbe
@@ -67,4 +68,5 @@ def further_probes() -> list[Probe]:
         RepresentationProbe(),
         *packaged_probes(),
         PausesProbe(),
+        LayerWorkProbe(),
     ]
