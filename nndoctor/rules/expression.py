@@ -9,6 +9,7 @@ run, or every layer, parameter, group or rank.
 from __future__ import annotations
 
 import ast
+import keyword
 import math
 import re
 import warnings
@@ -87,6 +88,7 @@ _SIGNATURES: dict[str, str] = {
 FUNCTIONS: tuple[str, ...] = tuple(_SIGNATURES)
 """Every function that expressions may call."""
 
+_WORDS = ("and", "or", "not", "True", "False")
 _CLOCKS = ("step", "epoch")
 _CONSTANTS = {"pi": math.pi}
 BUILT_INS: tuple[str, ...] = (*_CLOCKS, *_CONSTANTS, "true", "false")
@@ -265,6 +267,9 @@ def _syntax(text: str) -> ast.expr:
 
 
 def _syntax_help(text: str) -> str:
+    words = [word for word in re.findall(r"[A-Za-z_]\w*", text) if keyword.iskeyword(word) and word not in _WORDS]
+    if words:
+        return f"'{words[0]}' is a reserved word; choose another name for it"
     if re.search(r"[^<>=!]=[^=]", text):
         return "write '==' to compare"
     if text.count("(") != text.count(")"):
