@@ -6,6 +6,7 @@ import typer
 
 from nndoctor.cli.lab_curvature import curvature
 from nndoctor.cli.lab_path import path
+from nndoctor.cli.lab_representation import representation
 from nndoctor.cli.lab_surface import surface
 from nndoctor.cli.lab_unhelpful import unhelpful_layers
 
@@ -23,6 +24,7 @@ def _lab() -> None:
 
 # One line per sub-command; each lives in a file of its own (nndoctor/cli/lab_<name>.py) and imports torch only when it runs.
 app.command("curvature")(curvature)
+app.command("representation")(representation)
 app.command("unhelpful-layers")(unhelpful_layers)
 app.command("path")(path)
 app.command("surface")(surface)

@@ -10,6 +10,7 @@ import numpy as np
 
 if TYPE_CHECKING:
     from nndoctor.lab.curvature import Curvature
+    from nndoctor.lab.representation import Representation, SelfSimilarity
     from nndoctor.lab.unhelpful import UnhelpfulLayers
 
 
@@ -73,4 +74,33 @@ def draw_unhelpful_layers(found: UnhelpfulLayers) -> Any:
     axes.set_xscale("symlog", linthresh=max(found.margin, 1e-6))
     axes.invert_yaxis()
     axes.set(xlabel="loss without it minus loss with it", title="What each layer is good for")
+    return figure
+
+
+def draw_representation(found: Representation) -> Any:
+    """Saturation of each layer, and the similarity of each with each."""
+    names = [layer.name for layer in found.layers]
+    size = max(4.0, 0.22 * len(names) + 2.0)
+    figure = new_figure(2 * size, size)
+    left, right = figure.subplots(1, 2)
+    left.barh(names, [layer.dimension.saturation for layer in found.layers])
+    left.invert_yaxis()
+    left.set(title="Saturation", xlim=(0, 1), xlabel=f"share of dimensions that hold {found.share:.0%} of the variance")
+    shown = right.imshow(np.asarray(found.similarity), vmin=0, vmax=1, cmap="magma")
+    right.set(title="Similarity (debiased linear CKA)", xticks=range(len(names)), yticks=range(len(names)))
+    right.set_xticklabels(names, rotation=90)
+    right.set_yticklabels(names)
+    figure.colorbar(shown, ax=right)
+    return figure
+
+
+def draw_self_similarity(found: SelfSimilarity) -> Any:
+    """Similarity of each layer to itself one checkpoint earlier, by measure."""
+    figure = new_figure(4.5 * len(found.to_previous), 0.25 * len(found.layers) + 2.5)
+    for axes, (measure, rows) in zip(figure.subplots(1, len(found.to_previous), squeeze=False)[0], found.to_previous.items(), strict=True):
+        shown = axes.imshow(np.asarray(rows).T, vmin=0, vmax=1, cmap="magma", aspect="auto")
+        axes.set(title=measure.upper(), xticks=range(len(rows)), yticks=range(len(found.layers)), xlabel="checkpoint")
+        axes.set_xticklabels(found.checkpoints[1:], rotation=90)
+        axes.set_yticklabels(found.layers)
+    figure.colorbar(shown, ax=axes)
     return figure

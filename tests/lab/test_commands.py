@@ -71,6 +71,25 @@ def test_unhelpful_layers_end_in_what_can_go(checkpoint: str, tmp_path: Path, ca
     assert {effect["verdict"] for effect in data["effects"]} <= {"can go", "needed", "undecided"}
 
 
+def test_representation_of_one_checkpoint_and_over_time(checkpoint: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["lab", "representation", checkpoint, *WHO, "--layer", "[024]", "--figure", str(tmp_path / "a.svg")]) == 0
+    told = capsys.readouterr().out.splitlines()
+    assert [line.split()[:2] for line in told[1:4]] == [["0", "Linear"], ["2", "Linear"], ["4", "Linear"]]
+    assert "least filled is" in told[-1]
+    folder = tmp_path / "epochs"
+    folder.mkdir()
+    weights = torch.load(checkpoint)
+    for epoch in (1, 2, 10):
+        if epoch == 10:
+            weights["4.weight"] = torch.randn(3, 8)
+        torch.save({"state_dict": weights}, folder / f"epoch{epoch}.pt")
+    assert main(["lab", "representation", str(folder), *WHO, "--over-time", "--figure", str(tmp_path / "b.svg")]) == 0
+    told = capsys.readouterr().out.splitlines()
+    assert [line.split()[:2] for line in told[1:4]] == [["0", "epoch2"], ["2", "epoch2"], ["4", "not"]]
+    assert told[-1] == "3 layers over 3 checkpoints: 4 still change."
+    assert (tmp_path / "b.svg").exists()
+
+
 @pytest.mark.parametrize(
     ("arguments", "what"),
     [
@@ -78,6 +97,7 @@ def test_unhelpful_layers_end_in_what_can_go(checkpoint: str, tmp_path: Path, ca
         ([*WHO, "--preset", "luxury"], "expected economy, business, full"),
         (["missing.pt", *WHO], "no such file or folder"),
     ],
+    ids=["model", "preset", "checkpoint"],
 )
 def test_what_the_user_can_mend_is_a_usage_error(arguments: list[str], what: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["lab", "curvature", *arguments]) == 2
