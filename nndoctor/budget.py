@@ -2,7 +2,8 @@
 
 Open loop: the cadence of a tier is the smallest power of two at which its own measured cost is within
 its share of the step (for the first samples three times the share at one step in 32, the floor for very
-short steps); it rises at once and falls only by a factor of four. A token bucket is the hard stop. Every input is handed in, so tests need no clock.
+short steps); it rises at once and falls only by a factor of four. What a look costs whatever it looks at sets the least
+cadence of all. A token bucket is the hard stop. Every input is handed in, so tests need no clock.
 """
 
 from __future__ import annotations
@@ -12,6 +13,9 @@ from dataclasses import dataclass, field
 
 SHARES: Mapping[str, float] = {"parameters": 0.4, "activations": 0.3, "times": 0.15, "graph": 0.1, "data": 0.05}
 """How the budget is split over the tiers of probes."""
+
+FRAME_SHARE = 1.0
+"""What one look costs whatever it looks at, its judging included, may take as much again as all tiers together."""
 
 DENSE_STEPS = 50
 """Every step is measured at first, so that early disasters are caught."""
@@ -111,6 +115,7 @@ class Budget:
     elapsed: float = 0.0
     spent_after_dense: float = 0.0
     step_time: StepTime = field(default_factory=StepTime)
+    frame: Cadence = field(init=False)
     _next_look: int = 0
 
     def __post_init__(self) -> None:
@@ -119,6 +124,7 @@ class Budget:
         if self.cadence is not None and self.cadence < 1:
             raise ValueError(f"cadence is a number of steps, 1 or more; got {self.cadence}")
         self.tiers = {name: Cadence(share * self.budget, self.step_time) for name, share in SHARES.items()}
+        self.frame = Cadence(FRAME_SHARE * self.budget, self.step_time)
 
     def sampled(self, tier: str, step: int) -> bool:
         """Whether `tier` is measured on optimizer step number `step` (1 is the first)."""
@@ -147,7 +153,7 @@ class Budget:
         if self.cadence is not None:
             return self.cadence
         learnt = self.tiers[tier].every if tier in self.tiers else None
-        return SLOWEST_BY_DEFAULT if learnt is None else learnt
+        return max(SLOWEST_BY_DEFAULT if learnt is None else learnt, self.frame.every or 1)
 
     def _overdrawn(self, step: int) -> bool:
         """The hard stop: what was spent since the dense phase is beyond four times the budget and a burst."""
@@ -171,6 +177,10 @@ class Budget:
         self.spent[tier] = self.spent.get(tier, 0.0) + seconds
         if tier in self.tiers:
             self.tiers[tier].observe_cost(seconds)
+
+    def frame_cost(self, seconds: float) -> None:
+        """Note what a sampled step cost besides its tiers: hooks, contracts, judging. No tier looks more often than that allows."""
+        self.frame.observe_cost(seconds)
 
     def spend(self, tier: str, seconds: float) -> None:
         """Book a cost that no cadence steers (hooks on every step, judging, writing)."""

@@ -47,15 +47,16 @@ from nndoctor.packaged import full_catalogue
 from nndoctor.places import Places
 from nndoctor.probes.activations import ActivationProbe
 from nndoctor.probes.base import CONTRACT, EVENTS, Hook, Measured, Probe, sleeps
+from nndoctor.probes.batches import BatchProbe
 from nndoctor.probes.built_in import further_probes
 from nndoctor.probes.context import ContextProbe
 from nndoctor.probes.data import DataProbe
 from nndoctor.probes.functional import compiled_frames, compiled_graphs
 from nndoctor.probes.graph import GraphProbe
 from nndoctor.probes.layer_times import LayerTimesProbe
-from nndoctor.probes.loop import Contract, LoopContracts
+from nndoctor.probes.loop import BACKWARDS_WITHOUT_STEP, Contract, LoopContracts
 from nndoctor.probes.parameters import ParameterProbe
-from nndoctor.quiet import Note, Notes
+from nndoctor.quiet import Notes
 from nndoctor.record import RecordWriter, RunFacts, new_run_folder
 from nndoctor.rules import Judge, load_rulesets
 from nndoctor.signals import OBSERVED_PREFIX, Frame, Targets, checked_context
@@ -65,7 +66,7 @@ STRIKES = 3
 """Failures of the doctor's own event handlers after which it lets go of the training altogether."""
 
 BATCH = 64
-BATCH_SECONDS = 0.25
+BATCH_SECONDS = 0.5
 """Steps on which nothing was sampled travel to the doctor's thread in batches of at most this many or this long."""
 
 MEMORY_SECONDS = 0.25
@@ -225,6 +226,7 @@ class Doctor:
         self._forward_handles: list[RemovableHandle] = []
         self._failures: list[ProbeFailure] = []
         self._strikes = 0
+        self._judged = 0.0
         self._thread: int | None = None
         self._process = os.getpid()
         self._scaled: tuple[int, torch.Tensor | float] | None = None
@@ -246,7 +248,10 @@ class Doctor:
         self._frames_before, self._graphs_before = compiled_frames(), compiled_graphs()
         self._pending: list[Payload] = []
         self._quiet = False
-        self._notes = Notes()
+        self._roots = tuple(index.roots.values())
+        self._loud = float("inf")
+        """The loss above which a quiet step is no longer one."""
+        self._notes = Notes(BATCH, BATCH_SECONDS)
         self._taken_for: list[str] = []
 
         catalogue = full_catalogue()
@@ -449,6 +454,7 @@ class Doctor:
                 self._awake[event] = awake
         self._contract_probes = [probe for probe in self._probes if probe.tier == CONTRACT]
         self._sleepers = tuple(getattr(probe, "sleeps", False) for probe in self._contract_probes)
+        self._batches = next((probe for probe in self._probes if isinstance(probe, BatchProbe)), None)
 
     def _tell(self, event: str, *args: object) -> None:
         """Tell the probes: those of the contract tier always, the others on steps on which they are sampled."""
@@ -598,10 +604,10 @@ class Doctor:
         begun = perf_counter()
         window = self._window
         if self._quiet:
-            self._quiet_backward(loss)
-            if self._quiet:
+            if self._stays_quiet(loss):
                 window.own += perf_counter() - begun
                 return
+            self._wake()
         since_forward = self._inside.pop("loss", None)
         if since_forward is not None:
             window.add("loss", begun - since_forward)
@@ -626,23 +632,36 @@ class Doctor:
             # Where it came from is asked on the next step, whatever the cadence says.
             self._look_closely = self._broken_losses <= 3
 
-    def _quiet_backward(self, loss: object) -> None:
-        """A backward on a step on which nothing is measured."""
+    def _stays_quiet(self, loss: object) -> bool:
+        """Note a backward on a step on which nothing is measured; False if it has to be followed like any other.
+
+        It is on every step, with cold caches: few lines, few calls.
+        """
         contracts = self._contracts
+        if contracts.backwards_without_step + 1 >= BACKWARDS_WITHOUT_STEP:
+            return False  # steps are missing: that has to be told on the spot
+        for root in self._roots:
+            if root.training:
+                break
+        else:
+            if self._eval_mode_matters():
+                return False  # so has training in eval mode
+        if type(loss) is torch.Tensor and loss.is_cpu and self._scaled is None and loss.numel() == 1:
+            value: torch.Tensor | float = loss.item()
+        else:
+            scalar = _the_scalar(loss)
+            if scalar is None:
+                contracts.backwards_without_step += 1
+                return True
+            value = self._unscaled(scalar)
+        if isinstance(value, float) and not value <= self._loud:
+            return False  # its batch is still at hand
         contracts.backwards_without_step += 1
         self._loader.backward_seen()
-        if contracts.step_is_missing:
-            contracts.backwards_without_step -= 1
-            self._wake()  # steps are missing: that has to be told on the spot
-            return
-        if self._in_eval_mode() and self._eval_mode_matters():
-            contracts.backwards_without_step -= 1
-            self._wake()  # so has training in eval mode
-            return
-        scalar = _the_scalar(loss)
-        if scalar is not None:
-            self._note_loss(scalar)
-            self._tell("backward_begins", scalar)
+        self._window.losses.append(value)
+        if "backward_begins" in self._awake:
+            self._tell_quietly("backward_begins", loss)
+        return True
 
     def _unscaled(self, scalar: torch.Tensor) -> torch.Tensor | float:
         """The loss before the gradient scaler multiplied it; a number where reading it waits for nothing."""
@@ -825,15 +844,17 @@ class Doctor:
 
     def _quiet_step(self, optimizer: torch.optim.Optimizer, now: float) -> bool:
         """Note a step on which nothing is measured; False if something happened that must be told at once."""
-        window = self._window
-        self._tell("stepped", optimizer)
+        window, loader, batches = self._window, self._loader, self._batches
+        if "stepped" in self._awake:
+            self._tell_quietly("stepped", optimizer)
         if window.skipped or window.news or self._look_closely:
             return False
         notes = self._notes
         notes.add(
-            Note(
+            (
                 now, optimizer.param_groups[0].get("lr"), window.losses, window.preclip, window.max_norm,
-                window.tiles.pop("data_wait", 0.0), self._loader.position, window.own,
+                window.tiles.pop("data_wait", 0.0) if loader.seen else 0.0, loader.position,
+                0 if batches is None else batches.loaded, window.own,
             )
         )  # fmt: skip
         self.step += 1
@@ -843,13 +864,19 @@ class Doctor:
         if self._forward_handles:
             self._watch_forward(False)
         if self.step + 1 >= self._budget.next_look:
-            self._work_up_notes()
+            self._book_own_work(self._work_up_notes)
             self._open_window(now)
-        elif len(notes) >= BATCH or notes.span(now) > BATCH_SECONDS:
-            self._flush()
-        window = self._window
-        window.own += perf_counter() - now
+        elif notes.full(now):
+            self._book_own_work(self._flush)
+        else:
+            window.own += perf_counter() - now
         return True
+
+    def _book_own_work(self, work: Callable[[], None]) -> None:
+        """Do what is done for many steps at once, and book what it cost."""
+        begun = thread_time()
+        work()
+        self._budget.spend("hooks", thread_time() - begun)
 
     def _work_up_notes(self) -> None:
         """Make the payloads of the quiet steps that were noted, in the order of the steps."""
@@ -865,6 +892,8 @@ class Doctor:
             measured: dict[str, Measured] = {"step.time": elapsed}
             if note.losses:
                 measured[RAW_LOSSES] = _together(note.losses)
+            if self._batches is not None:
+                self._batches.slept(step, note.losses, note.loaded)
             _note_clipping(measured, note.preclip, note.max_norm)
             if self._loader.seen:
                 measured["step.data_wait_fraction"] = min(1.0, note.waited / elapsed) if elapsed > 0 else 0.0
@@ -873,12 +902,18 @@ class Doctor:
             self._pending.append(pack(step, ended, epoch, targets, measured))
             self._budget.step_took(step, elapsed, own, False)
             self._speed.step(elapsed, own, dense=False)
+        if self._batches is not None:
+            self._loud = self._batches.loud
+            self._window.news = self._window.news or self._batches.news
 
     def _wake(self) -> None:
         """Leave the quiet steps: the one under way is followed like any other."""
         self._work_up_notes()
         self._quiet = False
         self._window.begun = self._notes.since
+        if self._batches is not None:
+            for value in self._window.losses:  # of the micro-steps before
+                self._batches.loss_read(None, value)
 
     def _following_is(self, optimizer: torch.optim.Optimizer) -> None:
         """Learn which optimizer usually steps after which, to close a frame as soon as it is complete."""
@@ -966,7 +1001,10 @@ class Doctor:
                 else:
                     self._budget.spend(tier, seconds)
             probes = sum(window.tier_cpu.values()) - probes_before + sum(fresh.tier_cpu.values())
-            self._budget.spend("hooks", max(0.0, thread_time() - cpu - probes))
+            hooks = max(0.0, thread_time() - cpu - probes)
+            self._budget.spend("hooks", hooks)
+            judged, self._judged = self._judged, self._worker.seconds["judging"]
+            self._budget.frame_cost(hooks + window.tier_cpu.get(CONTRACT, 0.0) + self._judged - judged)
         else:
             self._budget.spend("hooks", own)  # wall time: asking for CPU time would cost as much as the rest
         self._budget.step_took(self.step, elapsed, own, bool(window.sampled))
@@ -1115,7 +1153,7 @@ class Doctor:
 
     def _in_eval_mode(self) -> bool:
         """Whether every model is in eval mode now, for steps whose forward passes nobody watched."""
-        return not any(root.training for root in self._index.roots.values())
+        return not any(root.training for root in self._roots)
 
     def _eval_mode_matters(self) -> bool:
         """Whether any dropout or normalisation layer that serves trainable parameters is in the model."""

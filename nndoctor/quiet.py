@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from time import perf_counter, time
-from typing import NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import torch
 
@@ -25,6 +25,7 @@ class Note(NamedTuple):
         preclip, max_norm: what gradient clipping was told, None where nothing was clipped.
         waited: seconds spent waiting for the loader.
         position: of the loader, passes and batches served.
+        loaded: training batches that had arrived by its end.
         own: seconds of the doctor's own work.
     """
 
@@ -35,14 +36,21 @@ class Note(NamedTuple):
     max_norm: object
     waited: float
     position: tuple[int, int]
+    loaded: int
     own: float
 
 
 class Notes:
-    """The quiet steps since the last batch of them was worked up."""
+    """The quiet steps since the last batch of them was worked up.
 
-    def __init__(self) -> None:
-        self._notes: list[Note] = []
+    Args:
+        most: notes that make a batch.
+        seconds: after which fewer make one, too.
+    """
+
+    def __init__(self, most: int, seconds: float) -> None:
+        self._most, self._seconds = most, seconds
+        self._notes: list[tuple[Any, ...]] = []
         self.since = 0.0
         """When the step under way began."""
 
@@ -53,22 +61,24 @@ class Notes:
         """A quiet step begins."""
         self.since = now
 
-    def add(self, note: Note) -> None:
+    def add(self, note: tuple[Any, ...]) -> None:
+        """Keep the fields of a `Note`; a plain tuple costs a fifth of a named one."""
         self._notes.append(note)
 
-    def span(self, now: float) -> float:
-        """Seconds since the first note's step ended."""
-        return now - self._notes[0].ended if self._notes else 0.0
+    def full(self, now: float) -> bool:
+        """Whether the batch is to be worked up."""
+        notes = self._notes
+        return len(notes) >= self._most or now - notes[0][0] > self._seconds
 
     def typical_own(self) -> float:
         """Seconds of the doctor's own work in the median step: a step in which another process had the core does not count."""
-        own = sorted(note.own for note in self._notes)
+        own = sorted(note[-1] for note in self._notes)
         return own[len(own) // 2] if own else 0.0
 
     def take(self) -> Iterator[tuple[Note, float, float]]:
         """Every note with the seconds its step took and the wall clock at its end; the notes are then gone."""
         notes, self._notes = self._notes, []
         offset = time() - perf_counter()
-        for note in notes:
+        for note in map(Note._make, notes):
             elapsed, self.since = note.ended - self.since, note.ended
             yield note, elapsed, note.ended + offset

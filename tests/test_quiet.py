@@ -102,11 +102,11 @@ def test_a_loop_that_stops_stepping_is_told_though_the_steps_were_quiet(tmp_path
 
 
 def note(ended: float, own: float) -> Note:
-    return Note(ended, 0.1, [], None, None, 0.0, (0, 0), own)
+    return Note(ended, 0.1, [], None, None, 0.0, (0, 0), 0, own)
 
 
 def test_the_typical_own_time_is_that_of_the_median_step() -> None:
-    notes = Notes()
+    notes = Notes(64, 0.5)
     assert notes.typical_own() == 0.0
     for own in (1e-6, 2e-6, 5e-3):
         notes.add(note(1.0, own))
@@ -114,11 +114,12 @@ def test_the_typical_own_time_is_that_of_the_median_step() -> None:
 
 
 def test_taken_notes_tell_how_long_each_step_took() -> None:
-    notes = Notes()
+    notes = Notes(64, 0.5)
     notes.begin(10.0)
     notes.add(note(10.5, 0.0))
     notes.add(note(12.0, 0.0))
-    assert notes.span(12.5) == 2.0
+    assert not notes.full(10.9)
+    assert notes.full(11.1)
     assert [elapsed for _, elapsed, _ in notes.take()] == [0.5, 1.5]
     assert len(notes) == 0
 
@@ -143,3 +144,62 @@ def test_training_in_eval_mode_is_told_from_the_step_on_which_it_begins(tmp_path
     (finding,) = doctor.diagnosis().root_causes
     assert finding.rule == "eval-mode-during-training"
     assert finding.first_step <= 71 + 5
+
+
+class WithBadSample(torch.utils.data.Dataset[tuple[torch.Tensor, torch.Tensor]]):
+    """A line to learn; the target of one sample is a thousand times too large."""
+
+    def __init__(self, bad: int) -> None:
+        generator = torch.Generator().manual_seed(0)
+        self.inputs = torch.randn(16 * 150, 3, generator=generator)
+        self.targets = self.inputs @ torch.tensor([[1.0], [-2.0], [0.5]]) + 0.1 * torch.randn(16 * 150, 1, generator=generator)
+        self.targets[bad] *= 1000
+
+    def __len__(self) -> int:
+        return len(self.inputs)
+
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:
+        return self.inputs[index], self.targets[index]
+
+
+def test_a_leap_of_the_loss_on_a_quiet_step_still_names_the_sample_that_did_it(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    bad = 16 * 120 + 5  # the sixth sample of batch 121: neither sampled nor near a sampled step
+    loader = torch.utils.data.DataLoader(WithBadSample(bad), batch_size=16)
+    model = nn.Linear(3, 1)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.02)
+    with nndoctor.wrap(model, optimizer, ui="off", run_dir=tmp_path / "run", cadence=32, strict=True) as doctor:
+        for inputs, targets in loader:
+            optimizer.zero_grad()
+            (model(inputs) - targets).square().mean().backward()
+            nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            optimizer.step()
+    (incident,) = [i for i in doctor.diagnosis().facts["incidents"] if "loss.spike" in i["signals"]]
+    assert (incident["step"], incident["batch"], incident["samples"]) == (121, 121, [bad])
+    reader = RecordReader(tmp_path / "run")
+    frames = list(reader.frames())
+    reader.close()
+    assert [frame.step for frame in frames] == list(range(1, 151))
+    assert float(frames[120].values["batch.target_outlier"][0]) > 100
+
+
+def test_batches_of_quiet_steps_keep_their_own_losses(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    loader = torch.utils.data.DataLoader(WithBadSample(5), batch_size=16)
+    model = nn.Linear(3, 1)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.001)
+    losses = []
+    with nndoctor.wrap(model, optimizer, ui="off", run_dir=tmp_path / "run", cadence=64, strict=True) as doctor:
+        for number, (inputs, targets) in enumerate(loader, 1):
+            loss = (model(inputs) - targets).square().mean()
+            loss.backward()
+            losses.append(loss.item())
+            if number % 2 == 0:
+                optimizer.step()
+                optimizer.zero_grad()
+        doctor.diagnosis()
+        assert doctor._batches is not None
+        ring = list(doctor._batches.ring)
+    assert [step for step, _ in ring] == list(range(1, 76))
+    assert [batch.number for _, batches in ring for batch in batches] == list(range(1, 151))
+    assert [loss for _, batches in ring for batch in batches for loss in batch.losses] == pytest.approx(losses)

@@ -100,6 +100,7 @@ class AdversaryProbe:
 
     def __init__(self) -> None:
         self.news = False
+        self.sleeps = False
         self._hooks = HookSet(lambda: None)
         self._models: tuple[Place, ...] = ()
         self._roots: dict[int, int] = {}
@@ -114,6 +115,7 @@ class AdversaryProbe:
     def attach(self, index: ModelIndex) -> None:
         self._models = tuple(place for place in places(index)[0] if place.root)
         if len(self._models) < 2:
+            self.sleeps = True
             return
         self._roots = {id(place.module): number for number, place in enumerate(self._models)}
         for number, place in enumerate(self._models):

@@ -75,6 +75,7 @@ class BatchProbe:
 
     name = "batches"
     tier = CONTRACT
+    sleeps = frozenset({"loss_read", "stepped"})
     signals = (
         "loss.spike", "loss.setback", "loss.excursion", "batch.input_outlier", "batch.target_outlier", "batch.seen_in_spike",
         "input.nonfinite", "target.nonfinite", "loader.shuffled", "loader.copied", "loader.copied_apart",
@@ -84,6 +85,9 @@ class BatchProbe:
         self.news = False
         self.ring: deque[tuple[int, tuple[Batch, ...]]] = deque(maxlen=RING)
         self.incidents: list[dict[str, Any]] = []
+        self.loaded = 0
+        """Training batches that arrived so far; each step notes it, so that its batches are known later."""
+        self._taken = 0
         self._planned: dict[int, deque[Sequence[Any]]] = {}
         self._passes: dict[int, list[int]] = {}
         self._window: list[Batch] = []
@@ -145,6 +149,7 @@ class BatchProbe:
             target = last_tensor(batch)
             indices, size = None, len(target) if target is not None and target.dim() else 0
         self._window.append(Batch(passes[0], passes[1], size, indices))
+        self.loaded += 1
         self._content = batch
         if self._sampled:
             self._loader.look(loader, batch, indices, passes[0])
@@ -163,9 +168,43 @@ class BatchProbe:
             batch.losses.append(float("nan"))
             self._late.add(value.reshape(()), (batch, self._step, micro_step))
 
-    def _judge(self, batch: Batch, step: int, micro_step: int, value: float) -> None:
-        """Hold a loss against those before it; the batch is at hand only if `step` is the present one."""
-        at_hand = self._content if step == self._step else None
+    @property
+    def loud(self) -> float:
+        """The loss above which a quiet step is looked at while its batch is still at hand."""
+        return self._watch.limit
+
+    def slept(self, step: int, losses: Sequence[torch.Tensor | float], loaded: int) -> None:
+        """Hear of a quiet step afterwards.
+
+        Args:
+            step: its number.
+            losses: of its micro-steps; each is taken for that of the batch with its number, the rest for the last one's.
+            loaded: what `loaded` was at its end.
+        """
+        count = max(0, loaded - self._taken)
+        self._taken = loaded
+        batches = self._window[:count] or [Batch(0, 0, 0, None)]
+        del self._window[:count]
+        self._step = step
+        for micro_step, value in enumerate(losses):
+            batch = batches[min(micro_step, len(batches) - 1)]
+            if isinstance(value, float):
+                batch.losses.append(value)
+                self._judge(batch, step, micro_step, value, past=True)
+            else:
+                batch.losses.append(float("nan"))
+                self._late.add(value.reshape(()), (batch, step, micro_step))
+        self._put_away(step, batches)
+
+    def _put_away(self, step: int, batches: Sequence[Batch]) -> None:
+        self.ring.append((step, tuple(batches)))
+        self._step = step + 1
+        for value, origin in self._late.arrived():
+            self._judge(*origin, value)
+
+    def _judge(self, batch: Batch, step: int, micro_step: int, value: float, *, past: bool = False) -> None:
+        """Hold a loss against those before it; the batch is at hand only if `step` is the present one, and not past."""
+        at_hand = self._content if step == self._step and not past else None
         if not isfinite(value):
             if not self._broken:
                 self._not_finite(batch, step, micro_step, value, at_hand)
@@ -250,12 +289,8 @@ class BatchProbe:
         """Put away what this step was trained on; with several optimizers, when the first of them steps again."""
         if id(optimizer) in self._stepped or not self._stepped:
             self._stepped = {id(optimizer)}
-            self.ring.append((self._step, tuple(self._window)))
-            self._window = []
-            self._content = None
-            self._step += 1
-            for value, (batch, step, micro_step) in self._late.arrived():
-                self._judge(batch, step, micro_step, value)
+            batches, self._window, self._taken, self._content = self._window, [], self.loaded, None
+            self._put_away(self._step, batches)
         else:
             self._stepped.add(id(optimizer))
 

@@ -56,7 +56,8 @@ class LossWatch:
         self._first: list[float] = []
         self._seen = 0
         self._usual = self._deviation = self._largest = self._progress = float("nan")
-        self._limit = float("inf")
+        self.limit = float("inf")
+        """A loss above it is a leap."""
 
     def see(self, loss: float) -> Leap | None:
         """The leap that `loss` is, None where it stays within its history."""
@@ -65,12 +66,12 @@ class LossWatch:
             self._first.append(loss)
         if self._seen % REFRESH == 0:
             self._refresh()
-        if loss <= self._limit:
+        if loss <= self.limit:
             self._recent.append(loss)
             return None
         above = loss - self._usual
         leap = Leap(loss, self._usual, above / self._deviation, above / self._largest, above / self._progress)
-        self._recent.append(self._limit)  # what lasts becomes the new history, a single leap hardly moves it
+        self._recent.append(self.limit)  # what lasts becomes the new history, a single leap hardly moves it
         return leap
 
     def _refresh(self) -> None:
@@ -86,9 +87,9 @@ class LossWatch:
         self._progress = start - self._usual
         if self._progress > PROGRESS * abs(start):
             least = max(DEVIATIONS * self._deviation, EXCURSION * self._largest, SETBACK * self._progress)
-            self._limit = self._usual + least
+            self.limit = self._usual + least
         else:
-            self._limit = float("inf")
+            self.limit = float("inf")
 
 
 TOGETHER = 16

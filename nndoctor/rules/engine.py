@@ -42,12 +42,18 @@ REFRESH_STEPS = 10  # how often the message, values and fixes of a firing findin
 
 EVERY_STEP_UNTIL = 100
 QUIET_PACE = 10
-QUIET_SHARE = 50
+QUIET_SHARE = 20
 SLOWEST_QUIET_PACE = 50
+RESTING_SHARE = 50
 SLOWEST_RESTING_PACE = 200
-"""After step 100, steps that bring nothing but the run's own curves are judged at every tenth only, then at every fiftieth
-of the run so far (step 1000: every 20), at last every 50 steps: two per cent later than at once, at a fifth of the cost.
-A statistic that is silent rests likewise, 200 steps at most; contracts and what is pending or firing never rest."""
+"""After step 100, steps that bring nothing but the run's own curves are judged at every tenth only, then at every twentieth
+of the run so far, at last every 50 steps: five per cent later than at once, at a tenth of the cost; a loss that stands
+out is judged at once. A statistic that is silent rests for a fiftieth of the run, 200 steps at most; contracts and what
+is pending or firing never rest."""
+
+LOUD = 1.5
+"""A loss that is so many times the largest of the steps judged last is judged at once: one that diverges is looked at
+three times before it has doubled twice."""
 
 
 class Judge:
@@ -82,6 +88,7 @@ class Judge:
             self._graph.keep(name, expression)
         self._explained_by = {rule.id: rule.docs.explained_by for rule in ruleset.rules if rule.disabled is None}
         self._judged = 0
+        self._loudness = _Loudness()
         self._names: frozenset[str] = frozenset()
         self._watches = tuple(_Watch(rule, self._graph, self._clock) for rule in ruleset.rules if rule.disabled is None)
 
@@ -110,9 +117,11 @@ class Judge:
         """
         self.history.append(frame)
         self._clock.tick(frame)
-        if self._may_wait(frame):
+        stands_out = self._loudness.stands_out(frame)
+        if not stands_out and self._may_wait(frame):
             return False
         self._judged = frame.step
+        self._loudness.judged()
         changed = False
         with np.errstate(all="ignore"):
             self._graph.advance(frame)
@@ -196,11 +205,32 @@ class Judge:
 
 def _resting_pace(step: int) -> int:
     """Steps between two looks of a statistic that is silent and of which nothing is pending."""
-    return min(SLOWEST_RESTING_PACE, step // QUIET_SHARE)
+    return min(SLOWEST_RESTING_PACE, step // RESTING_SHARE)
 
 
 def _quiet_pace(step: int) -> int:
     return min(SLOWEST_QUIET_PACE, max(QUIET_PACE, step // QUIET_SHARE))
+
+
+class _Loudness:
+    """Whether the loss of a frame is far above those that were judged last."""
+
+    def __init__(self) -> None:
+        self._spans = (float("-inf"), float("-inf"))
+        self._since = float("-inf")
+
+    def stands_out(self, frame: Frame) -> bool:
+        """Hold the loss of `frame` against the largest of the last two spans between two judgings."""
+        found = frame.values.get("loss")
+        if found is None:
+            return False
+        loss = abs(float(found[0]))
+        self._since = max(self._since, loss)
+        return loss > LOUD * max(self._spans) > 0
+
+    def judged(self) -> None:
+        """A new span begins."""
+        self._spans, self._since = (self._spans[1], self._since), float("-inf")
 
 
 class _Clock:
@@ -324,9 +354,12 @@ class _Watch:
 
     def is_due(self, step: int) -> bool:
         rule, frame = self.rule, self._judged_frame
-        changed = self._when.changed_since(frame) or (self._clear is not None and self._clear.changed_since(frame))
-        if not changed and rule.on_missing == "skip":
-            return False
+        if rule.on_missing == "skip":
+            if self._quiet:
+                if not self._when.moved_since(frame):
+                    return False
+            elif not (self._when.sampled_since(frame) or (self._clear is not None and self._clear.sampled_since(frame))):
+                return False
         if self._judged_frame:
             waited = step - self._judged_step
             if waited < self._steps(rule.every) or (self._may_rest and waited < _resting_pace(step)):
@@ -384,7 +417,7 @@ class _Watch:
             return False
         self._active = self._active | fires
         self._over[fires], self._ended[fires] = False, -1.0
-        self._state.stamp = self._graph.now
+        self._state.touch(self._graph.now)
         return True
 
     def _end(self, values: Array, unknown: NDArray[np.bool_], since: int, began: bool) -> bool:
@@ -404,7 +437,7 @@ class _Watch:
             self._active = self._active & ~done
             self._over = self._over & ~done
             self._held = np.where(done, -1.0, self._held)
-            self._state.stamp = self._graph.now
+            self._state.touch(self._graph.now)
         return bool(done.any() or (self._over != before).any())
 
     def is_pending(self) -> bool:

@@ -24,13 +24,32 @@ _FOR_CURVES = 10  # frames between samples of a record that is only looked at
 _CATCH_UP = 128  # samples after which a remembering cell that nobody asks is fed, long before the ring forgets them
 
 
-class Source:
-    """Something that cells depend on: when it last changed, in frames."""
+_LARGEST_COMPARED = 4096  # values of a sample that are held against the last one
 
-    __slots__ = ("name", "stamp")
+
+class Source:
+    """Something that cells depend on: in which frame it last had a sample, and in which that was another value."""
+
+    __slots__ = ("_value", "moved", "name", "stamp")
 
     def __init__(self, name: str) -> None:
-        self.name, self.stamp = name, 0
+        self.name, self.stamp, self.moved = name, 0, 0
+        self._value = b""
+
+    def touch(self, now: int) -> None:
+        """It has changed."""
+        self.stamp = self.moved = now
+
+    def sampled(self, now: int, values: NDArray[np.float32]) -> None:
+        """It was measured; most of what tells of a healthy loop is the same every time."""
+        self.stamp = now
+        if values.size > _LARGEST_COMPARED:
+            self.moved = now
+            return
+        fresh = values.tobytes()
+        if fresh != self._value:
+            self._value = fresh
+            self.moved = now
 
 
 class Cell:
@@ -48,13 +67,21 @@ class Cell:
         now = self._graph.now
         if self._seen != now:
             self._seen = now
-            if self._computed < 0 or self.changed_since(self._computed):
+            if self._computed < 0 or self.moved_since(self._computed):
                 self._computed = now
                 self._value = self._compute()
         return self._value
 
-    def changed_since(self, frame: int) -> bool:
-        # a loop, not any(): this is asked hundreds of times per frame
+    def moved_since(self, frame: int) -> bool:
+        """Whether anything behind it has another value than then."""
+        # loops, not any(): these are asked hundreds of times per frame
+        for source in self.sources:  # noqa: SIM110
+            if source.moved > frame:
+                return True
+        return False
+
+    def sampled_since(self, frame: int) -> bool:
+        """Whether anything behind it was measured since then, be it the same."""
         for source in self.sources:  # noqa: SIM110
             if source.stamp > frame:
                 return True
@@ -78,6 +105,7 @@ class Graph:
         self._cells: dict[str, Cell] = {}
         self._own: list[Cell] = []
         self._sources: dict[str, Source] = {}
+        self._samples: dict[str, Source] = {}
         self._feeds: list[_Feed] = []
         self._derived: dict[str, _Derived] = {}
         self._clock = (self.source("step"), self.source("epoch"))
@@ -86,18 +114,26 @@ class Graph:
         self._map_targets()
 
     def source(self, name: str) -> Source:
+        """The latest value of a signal."""
         return self._sources.setdefault(name, Source(name))
+
+    def samples(self, name: str) -> Source:
+        """All samples of a signal: another thing as soon as there is one more of them."""
+        return self._samples.setdefault(name, Source(name))
 
     def advance(self, frame: Frame) -> None:
         """Note what `frame`, already in the history, brought; feed what remembers."""
         self.now += 1
-        sources = self._sources
-        for name in frame.values:
+        sources, samples = self._sources, self._samples
+        for name, values in frame.values.items():
             source = sources.get(name)
             if source is not None:
-                source.stamp = self.now
+                source.sampled(self.now, values)
+            source = samples.get(name)
+            if source is not None:
+                source.touch(self.now)
         for clock in self._clock:
-            clock.stamp = self.now
+            clock.touch(self.now)
         for feed in self._feeds:
             feed.feed(self.now)
 
@@ -128,7 +164,7 @@ class Graph:
         while expression.operation == "record":
             expression = expression.arguments[0]
         if expression.operation == "signal":
-            return self.history.series(expression.name), self.source(expression.name)
+            return self.history.series(expression.name), self.samples(expression.name)
         derived = self._derived.get(expression.key)
         if derived is None:
             series = Series(self.history.targets.size(expression.axis), tail=self.history.tail_length(expression.axis))
@@ -310,7 +346,7 @@ class _Derived(_Feed):
         self.every, self._fed = 1, -_FOR_CURVES
 
     def feed(self, now: int) -> None:
-        if now - self._fed < self.every or not self._cell.changed_since(now - self.every):
+        if now - self._fed < self.every or not self._cell.sampled_since(now - self.every):
             return
         value = self._cell.get()
         if isinstance(value, float):
@@ -323,7 +359,7 @@ class _Derived(_Feed):
                 return
         self._fed = now
         self.series.append(self._graph.history.step, values)
-        self.source.stamp = now
+        self.source.touch(now)
 
     def grow(self) -> None:
         self.series.grow(self._graph.history.targets.size(self._cell.axis))
@@ -361,7 +397,7 @@ class _Initial(_Feed):
             self._value = self._value.copy()
             self._value[full] = functions.median_of_rows(self._first[full])
             self._done = bool((self._have == wanted).all())
-            self.source.stamp = now
+            self.source.touch(now)
 
     def value(self) -> Array:
         return self._value
@@ -434,7 +470,7 @@ class _Ever(_Feed):
         self.grow()
 
     def feed(self, now: int) -> None:
-        if self._done or not self._part.changed_since(now - 1):
+        if self._done or not self._part.moved_since(now - 1):
             return
         fresh = self._part.get()
         if isinstance(fresh, float):
@@ -444,7 +480,7 @@ class _Ever(_Feed):
         value = np.fmax(self._value, fresh)
         if not np.array_equal(value, self._value, equal_nan=True):
             self._value = value
-            self.source.stamp = now
+            self.source.touch(now)
 
     def value(self) -> Value:
         return float(self._value[0]) if self._part.axis == "run" else self._value
