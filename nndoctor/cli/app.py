@@ -15,6 +15,7 @@ HELP = "The doctor for neural network training: measures what happens inside and
 COMMANDS = {
     "run": "training.run",
     "demo": "training.demo",
+    "train": "train.train",
     "watch": "watch.watch",
     "ls": "ls.ls",
     "diagnose": "diagnose.diagnose",

@@ -19,12 +19,12 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from nndoctor.zoo.torchvision_compat import import_torchvision
 
-ImageSetName: TypeAlias = Literal["fashion-mnist-small", "fashion-mnist", "mnist", "cifar10"]
+ImageSetName: TypeAlias = Literal["fashion-mnist-small", "fashion-mnist", "mnist", "cifar10", "cifar100"]
 Batches: TypeAlias = "DataLoader[tuple[Tensor, Tensor]]"
 
 DATA_FOLDER_VARIABLE = "NNDOCTOR_TEST_DATA"
 
-_TORCHVISION = {"fashion-mnist": "FashionMNIST", "mnist": "MNIST", "cifar10": "CIFAR10"}
+_TORCHVISION = {"fashion-mnist": "FashionMNIST", "mnist": "MNIST", "cifar10": "CIFAR10", "cifar100": "CIFAR100"}
 _ARRAYS = ("x_train", "y_train", "x_test", "y_test")
 
 

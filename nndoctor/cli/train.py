@@ -1,0 +1,145 @@
+"""``nndoctor train``: trains a model of the zoo by name, measures what it is asked for, with the doctor at its side."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from nndoctor.cli.output import UsageError, say, tell
+
+VISUALISATIONS = ("tb", "mpl", "jsonl")
+
+Topics = list[str] | None
+
+
+def topics(flag: str, help: str) -> Any:
+    return typer.Option(flag, metavar="TOPIC", help=f"{help} of this topic in every layer; may be repeated.")
+
+
+def train(
+    model: Annotated[
+        str,
+        typer.Option(
+            "-m", "--model", help="alexnetmini, vgg, resnet18, pathnet, ...; see the message for an unknown one."
+        ),
+    ] = "alexnetmini",
+    dataset: Annotated[
+        str,
+        typer.Option(
+            "-d",
+            "--dataset",
+            help="MNIST, FashionMNIST, CIFAR10, CIFAR100, fashion-mnist-small, ..., or images:FOLDER.",
+        ),
+    ] = "fashion-mnist-small",
+    batch_size: Annotated[int, typer.Option("-b", "--batch-size", min=1, help="Samples in a batch.")] = 128,
+    epochs: Annotated[int, typer.Option("-e", "--epochs", min=0, help="Passes over the data.")] = 10,
+    optimizer: Annotated[str, typer.Option("-o", "--optimizer", help="Any class of torch.optim.")] = "Adam",
+    learning_rate: Annotated[float, typer.Option("-l", "--learning-rate", help="Of the optimizer.")] = 0.01,
+    exponential_decay: Annotated[
+        float | None,
+        typer.Option("--exponential-decay", metavar="GAMMA", help="Factor on the learning rate after each epoch."),
+    ] = None,
+    ratio_average: Annotated[
+        int, typer.Option("-a", "--ratio-average", min=1, help="Measurements that a ratio is averaged over.")
+    ] = 10,
+    subsample: Annotated[int, typer.Option("-s", "--subsample", min=1, help="Steps between two measurements.")] = 1,
+    visualisation: Annotated[
+        str | None,
+        typer.Option(
+            "-v",
+            "--visualisation",
+            metavar="|".join(VISUALISATIONS),
+            help="TensorBoard, figures, or lines of JSON.  [default: tb if it is installed, else jsonl]",
+        ),
+    ] = None,
+    verbose: Annotated[
+        bool, typer.Option("-V", "--verbose", help="Say more: model, layers, what is measured.")
+    ] = False,
+    spectral_norm: Annotated[Topics, topics("--spectral-norm", "Largest singular value")] = None,
+    histogram: Annotated[Topics, topics("--histogram", "Histogram")] = None,
+    variance: Annotated[Topics, topics("--variance", "Variance")] = None,
+    norm: Annotated[Topics, topics("--norm", "L2 norm")] = None,
+    ratio: Annotated[
+        Topics,
+        typer.Option(
+            "--ratio",
+            metavar="T1,T2",
+            help="Ratio of the norms of two topics, as weight_updates,weights; may be repeated.",
+        ),
+    ] = None,
+    test_accuracy: Annotated[
+        bool, typer.Option("--test-accuracy", help="Accuracy on the test set every 100 batches.")
+    ] = False,
+    train_accuracy: Annotated[bool, typer.Option("--train-accuracy", help="Accuracy on the batch.")] = False,
+    svcca: Annotated[bool, typer.Option("--svcca", help="Similarity of each layer to itself an epoch ago.")] = False,
+    hessian: Annotated[
+        bool, typer.Option("--hessian", help="Leading eigenvalue of the Hessian after each epoch.")
+    ] = False,
+    depth: Annotated[
+        int,
+        typer.Option("--depth", min=-1, help="Levels below the model at which layers are looked at; -1: the leaves."),
+    ] = -1,
+    log_dir: Annotated[Path, typer.Option("--log-dir", help="Where measurements are written.")] = Path("runs"),
+    seed: Annotated[int, typer.Option("--seed", help="Of everything random.")] = 1234,
+    size: Annotated[
+        int | None,
+        typer.Option("--size", min=1, help="Pixels of a side.  [default: as they are, or 32 where the model needs it]"),
+    ] = None,
+    download: Annotated[bool, typer.Option("--download", help="Let torchvision fetch data that are not here.")] = False,
+    ui: Annotated[
+        str, typer.Option("--ui", help="The doctor's panel: auto, footer, lines, off; or none: no doctor.")
+    ] = "auto",
+) -> None:
+    """Train a model of the zoo, by name, with the doctor attached.
+
+    TOPIC is one of weights, biases, weight_gradients, bias_gradients, weight_updates, bias_updates, activations, layer_gradients.
+    """
+    from nndoctor.zoo.data import DataUnavailable
+    from nndoctor.zoo.training import Trainer, TrainOptions
+    from nndoctor.zoo.writers import WriterUnavailable
+
+    options = TrainOptions(
+        model=model, dataset=dataset, batch_size=batch_size, epochs=epochs, optimizer=optimizer, learning_rate=learning_rate,
+        exponential_decay=exponential_decay, ratio_average=ratio_average, subsample=subsample, depth=depth,
+        variance=tuple(variance or ()), norm=tuple(norm or ()), histogram=tuple(histogram or ()),
+        spectral_norm=tuple(spectral_norm or ()), ratio=tuple(pair(text) for text in ratio or ()),
+        train_accuracy=train_accuracy, test_accuracy=test_accuracy, svcca=svcca, hessian=hessian,
+        visualisation=visualisation or ("tb" if find_spec("tensorboard") else "jsonl"), log_dir=log_dir, seed=seed,
+        doctor=None if ui == "none" else ui, size=size, download=download,
+    )  # fmt: skip
+    try:
+        trainer = Trainer(options)
+    except (ValueError, DataUnavailable, WriterUnavailable) as error:
+        raise UsageError(str(error)) from error
+    try:
+        if verbose:
+            describe(trainer)
+        for epoch, loss, accuracy in trainer.train():
+            say(f"epoch {epoch}: test loss {loss:.4g}, test accuracy {accuracy:.3f}")
+    finally:
+        trainer.close()
+    if trainer.doctor is not None and trainer.doctor.enabled:
+        say(trainer.doctor.diagnosis().verdict)
+    else:
+        say(f"Trained {options.model} for {options.epochs} epochs; measurements are in {log_dir}.")
+
+
+def pair(text: str) -> tuple[str, str]:
+    first, comma, second = text.partition(",")
+    if not comma or not first.strip() or not second.strip():
+        raise UsageError(
+            f"--ratio: expected two topics with a comma between them, as weight_updates,weights, got {text!r}"
+        )
+    return first.strip(), second.strip()
+
+
+def describe(trainer: Any) -> None:
+    """What is trained and measured, on stderr."""
+    parameters = sum(p.numel() for p in trainer.model.parameters())
+    tell(
+        f"{trainer.options.model}: {parameters} parameters, {trainer.data.count} training samples of shape {trainer.data.shape}"
+    )
+    tell(f"{trainer.batches_per_epoch} batches per epoch; layers: {', '.join(trainer.tap.layers)}")

@@ -1,0 +1,143 @@
+"""``nndoctor train``: every option is heard and has its effect."""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+
+import pytest
+import torch
+
+from nndoctor.cli.main import main
+from nndoctor.zoo.training import Trainer, TrainOptions
+from nndoctor.zoo.writers import read_metrics
+
+SHORT = ["-m", "mlp", "-b", "1000", "-e", "1", "--ui", "none", "--log-dir", "runs", "-v", "jsonl"]
+
+
+def trained(*arguments: str) -> dict[str, list[tuple[int, float]]]:
+    """The series that ``nndoctor train`` writes with these options; later ones count."""
+    assert main(["train", *SHORT, *arguments]) == 0
+    return read_metrics(Path("runs"))
+
+
+@pytest.mark.parametrize(
+    ("option", "series"),
+    [
+        (["--variance", "activations"], "activations_variance/fc1"),
+        (["--norm", "weight_gradients"], "weight_gradients_norm2/fc2"),
+        (["--ratio", "weight_updates,weights"], "weight_updates_weights_ratio/fc3"),
+        (["--spectral-norm", "weights"], "weights_spectral_norm/fc1"),
+        (["--train-accuracy"], "train_accuracy"),
+        (["--test-accuracy"], "test_accuracy"),
+        (["--hessian"], "hessian_eigenvalue"),
+        (["--exponential-decay", "0.5"], "learning_rate"),
+    ],
+)
+def test_a_measurement_that_is_asked_for_is_written(option: list[str], series: str) -> None:
+    assert series in trained(*option)
+    Path("runs/metrics.jsonl").unlink()
+    assert series not in trained()
+
+
+def test_layers_are_compared_with_themselves_an_epoch_ago() -> None:
+    similarity = {name: points for name, points in trained("--svcca", "-e", "2").items() if name.startswith("self_similarity/")}
+    assert set(similarity) == {"self_similarity/fc1", "self_similarity/fc2", "self_similarity/fc3"}
+    assert all(0 <= value <= 1 + 1e-6 for points in similarity.values() for _, value in points)
+
+
+def test_histograms_are_drawn_by_matplotlib() -> None:
+    pytest.importorskip("matplotlib")
+    assert main(["train", *SHORT, "-v", "mpl", "--histogram", "weights", "-e", "1"]) == 0
+    assert Path("runs/weights-fc1.png").stat().st_size > 1000
+    assert Path("runs/loss.png").exists()
+
+
+def test_tensorboard_gets_event_files_or_says_what_is_missing(capsys: pytest.CaptureFixture[str]) -> None:
+    try:
+        importlib.import_module("tensorboard")
+    except ModuleNotFoundError:
+        assert main(["train", *SHORT, "-v", "tb"]) == 2
+        assert "nndoctor[tensorboard]" in capsys.readouterr().err
+        return
+    assert main(["train", *SHORT, "-v", "tb"]) == 0
+    assert list(Path("runs").glob("events.out.tfevents*"))
+
+
+def test_subsampling_holds_for_every_measurement() -> None:
+    series = trained("-s", "3", "--norm", "weights", "--variance", "weights", "--spectral-norm", "weights", "--ratio", "weight_updates,weights", "--train-accuracy")
+    per_step = [points for name, points in series.items() if name != "test_loss"]
+    assert len(per_step) >= 14
+    assert all([step for step, _ in points] == [0, 3, 6] for points in per_step)
+
+
+def test_ratio_average_smooths() -> None:
+    def values(average: str) -> list[float]:
+        Path("runs/metrics.jsonl").unlink(missing_ok=True)
+        return [value for _, value in trained("-a", average, "--ratio", "weight_updates,weights")["weight_updates_weights_ratio/fc1"]]
+
+    raw, smooth = values("1"), values("100")
+    assert smooth == pytest.approx([sum(raw[: index + 1]) / (index + 1) for index in range(len(raw))])
+
+
+def test_model_optimizer_rate_seed_and_epochs_have_their_effect() -> None:
+    trainer = Trainer(TrainOptions(model="alexnetmini", optimizer="sgd", learning_rate=0.3, batch_size=512, seed=5, doctor=None))
+    assert type(trainer.model).__name__ == "AlexNetMini"
+    assert trainer.optimizer.param_groups[0]["lr"] == 0.3
+    assert trainer.batches_per_epoch == 7000 // 512
+    assert len(trained("-e", "2")["test_loss"]) == 2
+
+
+def test_a_run_with_the_same_seed_is_the_same() -> None:
+    def losses() -> list[float]:
+        trainer = Trainer(TrainOptions(model="mlp", batch_size=500, seed=3, doctor=None))
+        return [trainer.train_batch().loss for _ in range(4)]
+
+    assert losses() == losses()
+
+
+def test_depth_decides_which_layers_are_looked_at() -> None:
+    assert "features.0" in Trainer(TrainOptions(doctor=None)).tap.layers
+    assert list(Trainer(TrainOptions(depth=1, doctor=None)).tap.layers) == ["features", "classifier"]
+
+
+def test_small_images_are_enlarged_for_models_that_need_it() -> None:
+    trainer = Trainer(TrainOptions(model="vgg", doctor=None))
+    assert trainer.data.shape == (1, 32, 32)
+    assert Trainer(TrainOptions(model="pathnet", size=32, doctor=None)).data.shape == (1, 32, 32)
+
+
+def test_the_doctor_is_there_and_has_the_last_word(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", *SHORT, "--ui", "off", "-l", "0.001", "-V"]) == 0
+    captured = capsys.readouterr()
+    told = captured.out.splitlines()
+    assert told[0].startswith("epoch 1: test loss ")
+    assert "7 steps" in told[-1] or "finding" in told[-1]
+    assert "mlp: 109386 parameters" in captured.err.replace("\n", " ")
+
+
+def test_the_test_set_is_looked_at_without_a_trace() -> None:
+    trainer = Trainer(TrainOptions(model="alexnetmini", doctor=None))
+    trainer.model.train()
+    before = torch.get_rng_state()
+    trainer.evaluate()
+    assert torch.equal(torch.get_rng_state(), before)
+    assert all(module.training for module in trainer.model.modules())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "what"),
+    [
+        (["-m", "resnet8"], "no model is called 'resnet8'"),
+        (["-d", "imagenet"], "no data set is called 'imagenet'"),
+        (["-o", "adamm"], "no optimizer is called 'adamm'"),
+        (["--norm", "weight"], "no topic is called 'weight'"),
+        (["--ratio", "weights"], "two topics with a comma"),
+        (["-b", "100000"], "larger than the 7000 training samples"),
+        (["-v", "paper"], "expected tb, mpl, jsonl"),
+    ],
+)
+def test_what_the_user_can_mend_is_a_usage_error(arguments: list[str], what: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", "--ui", "none", *arguments]) == 2
+    assert what in " ".join(capsys.readouterr().err.split())
+
