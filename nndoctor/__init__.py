@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from nndoctor.findings import Finding as Finding
     from nndoctor.findings import Fix as Fix
     from nndoctor.findings import Severity as Severity
+    from nndoctor.findings import StopTraining as StopTraining
     from nndoctor.locate import Located as Located
     from nndoctor.locate import locate_nonfinite as locate_nonfinite
     from nndoctor.signals import Frame as Frame
@@ -37,6 +38,7 @@ _HOME = {
     "Finding": "nndoctor.findings",
     "Fix": "nndoctor.findings",
     "Severity": "nndoctor.findings",
+    "StopTraining": "nndoctor.findings",
     "Located": "nndoctor.locate",
     "locate_nonfinite": "nndoctor.locate",
     "Frame": "nndoctor.signals",
@@ -55,6 +57,7 @@ __all__ = [
     "Located",
     "Severity",
     "Signal",
+    "StopTraining",
     "__version__",
     "checkup",
     "locate_nonfinite",

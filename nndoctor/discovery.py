@@ -46,7 +46,7 @@ def unwrap_optimizer(optimizer: object) -> torch.optim.Optimizer:
     """
     seen = 0
     inner: object = optimizer
-    while not isinstance(inner, torch.optim.Optimizer) and seen < 8:
+    while not _is_real(inner) and seen < 8:
         seen += 1
         inner = getattr(inner, "optimizer", None) or getattr(inner, "_optimizer", None)
     if isinstance(inner, torch.optim.Optimizer):
@@ -55,6 +55,11 @@ def unwrap_optimizer(optimizer: object) -> torch.optim.Optimizer:
         f"expected a torch.optim.Optimizer (or a wrapper around one), got {type(optimizer).__name__}; "
         "hand over the optimizer whose step() the training loop calls"
     )
+
+
+def _is_real(optimizer: object) -> bool:
+    """Whether it is an optimizer itself: Accelerate's wrapper is one by its class only, and its ``step`` has no hooks."""
+    return isinstance(optimizer, torch.optim.Optimizer) and "defaults" in vars(optimizer)
 
 
 def clean_name(name: str) -> str:

@@ -39,7 +39,7 @@ from nndoctor.discovery import (
     optimizers_by_name,
     unwrap,
 )
-from nndoctor.findings import Diagnosis, ProbeFailure
+from nndoctor.findings import Diagnosis, Finding, ProbeFailure, Severity, StopTraining
 from nndoctor.frames import RAW_LOSSES, Payload, pack
 from nndoctor.interpose import PROCESS
 from nndoctor.loop_state import LoaderState, Rates, Speed, settings
@@ -58,8 +58,12 @@ from nndoctor.probes.loop import BACKWARDS_WITHOUT_STEP, Contract, LoopContracts
 from nndoctor.probes.parameters import ParameterProbe
 from nndoctor.quiet import Notes
 from nndoctor.record import RecordWriter, RunFacts, new_run_folder
+from nndoctor.responses import OnFinding, Responses, Wishes, actions_of, save_checkpoint
 from nndoctor.rules import Judge, load_rulesets
 from nndoctor.signals import OBSERVED_PREFIX, Frame, Targets, checked_context
+from nndoctor.sinks import active_sinks
+from nndoctor.sinks.base import Sink
+from nndoctor.sinks.sender import Sender
 from nndoctor.worker import Pace, Worker
 
 STRIKES = 3
@@ -102,6 +106,10 @@ def wrap(
     strict: bool = False,
     name: str | None = None,
     context: Mapping[str, bool] | None = None,
+    on_finding: OnFinding | None = None,
+    on_stop: OnFinding | None = None,
+    checkpoint_at: Severity | str | None = None,
+    sinks: Sequence[Sink] | Literal["auto", "off"] = "auto",
 ) -> Doctor:
     """Attach the doctor to a training loop; nothing else needs to be called inside the loop.
 
@@ -118,6 +126,13 @@ def wrap(
         strict: let the doctor's own failures raise (for tests); otherwise they are named in the report.
         name: of the run; default the class of the model.
         context: what the run is or is not, where the doctor takes it for something else: ``{"gan": False, "rl": True}``.
+        on_finding: called with each finding when it begins, in the doctor's own thread: it may send or write, but must
+            leave the model alone.
+        on_stop: called at the end of a step with the finding whose rule says ``action: stop``; without it,
+            :class:`nndoctor.StopTraining` is raised there.
+        checkpoint_at: severity from which a finding, when it begins, has models and optimizers saved at the end of a
+            step, in the run's folder under ``checkpoints``; the first three only.
+        sinks: trackers that get main curves and findings; ``auto``: those in which the script has a run under way.
 
     Returns:
         The doctor, also a context manager. Wrapping a model that is already wrapped returns its doctor.
@@ -125,11 +140,13 @@ def wrap(
     Raises:
         TypeError: `model` or `optimizer` is not what it should be.
         RulesetError: a ruleset has mistakes; all of them are listed.
-        ValueError: `budget` or `cadence` is out of range, or `context` names a kind that there is not; they are listed.
+        ValueError: `budget` or `cadence` is out of range, `context` names a kind or `checkpoint_at` a severity that there
+            is not; they are listed.
     """
     index = ModelIndex(model)
     optimizers = optimizers_by_name(optimizer)
     said = checked_context(context or {})
+    severity = Severity.parse(checkpoint_at) if isinstance(checkpoint_at, str) else checkpoint_at
     if os.environ.get("NNDOCTOR", "").strip().lower() in {"0", "off", "false", "no"}:
         return Doctor._switched_off()
     roots = {id(unwrap(root)) for root in index.roots.values()}
@@ -146,6 +163,8 @@ def wrap(
         strict=strict,
         name=name or "-".join(type(unwrap(root)).__name__ for root in index.roots.values()).lower(),
         context=said,
+        wishes=Wishes(on_finding, on_stop, severity),
+        sinks=sinks,
     )
     return Doctor(index, optimizers, loss_fn, loader, options)
 
@@ -159,6 +178,8 @@ class _Options:
     strict: bool
     name: str
     context: Mapping[str, bool]
+    wishes: Wishes
+    sinks: Sequence[Sink] | Literal["auto", "off"]
 
 
 @dataclass(slots=True)
@@ -283,6 +304,10 @@ class Doctor:
         self._footer = type(display).__name__ == "FooterDisplay"
         self._worker = Worker(Judge(ruleset, index.targets(), catalogue), writer, display, self.name, self._worker_failed)
         self._worker.facts = self.facts
+        self._responses = Responses(options.wishes, actions_of(ruleset.rules), self._save_checkpoint, self._worker_failed)
+        self._look_for_sinks = options.sinks == "auto"
+        self._sender = Sender(self._worker_failed)
+        self._send_to(() if isinstance(options.sinks, str) else options.sinks)
         self._attach()
 
     @staticmethod
@@ -363,6 +388,8 @@ class Doctor:
         self.closed = True
         self._refresh_facts()
         self._detach()
+        if self._sender.sinks:
+            self._sender.close(self._worker.diagnosis())
         self._final = self._worker.close(status)
 
     @property
@@ -383,7 +410,8 @@ class Doctor:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.close("crashed" if kind is not None and not issubclass(kind, (KeyboardInterrupt, SystemExit)) else "finished")
+        meant = (KeyboardInterrupt, SystemExit, StopTraining)
+        self.close("crashed" if kind is not None and not issubclass(kind, meant) else "finished")
 
     def joined_at(
         self, loss: object, loader: object | None, served: int, scaled: tuple[object, object] | None = None
@@ -402,6 +430,31 @@ class Doctor:
         if scaled is not None:
             self.loss_scaled(*scaled)
         self._guard("joining", lambda: self.backward_begins(loss))
+
+    # ------------------------------------------------------------------ findings as they begin
+
+    def _send_to(self, sinks: Sequence[Sink]) -> None:
+        """Send to `sinks`, and to those of trackers in which a run is under way, if that was not forbidden."""
+        again = self.step > 0  # what failed at the first look was told then
+        found = active_sinks(self._worker_failed if not again else _forget) if self._look_for_sinks else ()
+        self._sender.add((*sinks, *found))
+        if self._sender.sinks:
+            self._worker.on_frame = self._sender.frame
+        if self._sender.sinks or self._responses.listens:
+            self._worker.on_findings = self._findings_changed
+
+    def _findings_changed(self, findings: Sequence[Finding]) -> None:
+        """Tell those that want to know; called in the doctor's thread."""
+        self._sender.findings(findings)
+        self._responses.tell(findings)
+
+    def _save_checkpoint(self, finding: Finding) -> None:
+        save_checkpoint(self.run_dir / "checkpoints", finding, self.step, self._index.roots, self._optimizers)
+
+    def _respond(self, optimizer: torch.optim.Optimizer, args: object, kwargs: object) -> None:
+        """What has to be done at the end of a step; the one hook that may raise, if a rule asks for it."""
+        if threading.get_ident() == self._thread and not self.closed:
+            self._responses.step_ended()
 
     # ------------------------------------------------------------------ attach and detach
 
@@ -484,6 +537,8 @@ class Doctor:
     def _hook_optimizer(self, optimizer: torch.optim.Optimizer) -> None:
         self._handles.append(optimizer.register_step_pre_hook(self._before_step))
         self._handles.append(optimizer.register_step_post_hook(self._after_step))
+        if self._responses.touches_training:
+            self._handles.append(optimizer.register_step_post_hook(self._respond))
 
     def _detach(self) -> None:
         PROCESS.remove(self)
@@ -498,7 +553,8 @@ class Doctor:
         atexit.unregister(self._at_exit)
 
     def _at_exit(self) -> None:
-        crashed = getattr(sys, "last_exc", getattr(sys, "last_value", None)) is not None
+        error = getattr(sys, "last_exc", getattr(sys, "last_value", None))
+        crashed = error is not None and not isinstance(error, StopTraining)
         self.close("crashed" if crashed else "finished")
 
     # ------------------------------------------------------------------ failures
@@ -1133,6 +1189,8 @@ class Doctor:
             for key, optimizer in self._optimizers.items():
                 self._register(key, optimizer)
         self._refresh_facts()
+        if not self._sender.sinks:
+            self._send_to(())  # the script may have begun its run of a tracker only after it attached us
 
     def _current_targets(self) -> Targets:
         """The targets, the same object as long as nothing was added."""
@@ -1217,6 +1275,10 @@ class Doctor:
         self.facts["dropped_frames"] = self._worker.dropped + (self._worker.writer.dropped if self._worker.writer else 0)
         self.facts["spent_seconds"] = {key: round(value, 4) for key, value in self.spent.items()}
         self._worker.facts = dict(self.facts)
+
+
+def _forget(where: str, error: Exception) -> None:
+    """For a failure that has been told before."""
 
 
 def _the_scalar(loss: object) -> torch.Tensor | None:

@@ -18,6 +18,10 @@ that normally has a deeper cause, advice."""
 State: TypeAlias = Literal["pending", "firing", "clearing", "cleared"]
 
 
+Action: TypeAlias = Literal["none", "stop", "checkpoint"]
+"""What a rule asks for when it fires, besides being told: to end the training, or to keep its state."""
+
+
 class Severity(IntEnum):
     """How much a finding matters; comparable, the larger the worse."""
 
@@ -142,6 +146,18 @@ class Finding:
         )
         plain["fixes"] = tuple(Fix(**f) for f in data.get("fixes", ()))
         return Finding(**plain)
+
+
+class StopTraining(Exception):
+    """Raised at the end of a step because a rule with ``action: stop`` fired; no rule of ``core`` has one.
+
+    Attributes:
+        finding: what the rule says, with its remedies.
+    """
+
+    def __init__(self, finding: Finding) -> None:
+        super().__init__(f"{finding.rule}: {finding.message}")
+        self.finding = finding
 
 
 @dataclass(frozen=True, slots=True)

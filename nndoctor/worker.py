@@ -78,6 +78,7 @@ class Worker:
         self.facts: Mapping[str, Any] = {}
         self.probe_failures: Sequence[ProbeFailure] = ()
         self.on_findings: Callable[[Sequence[Finding]], None] | None = None
+        self.on_frame: Callable[[Frame], None] | None = None
         self._failed = failed
         self._queue: queue.Queue[Work] = queue.Queue(QUEUE_LENGTH)
         self._shown = self._noted = 0.0
@@ -156,13 +157,22 @@ class Worker:
             if changed:
                 self.writer.findings(self.judge.findings())
         written = time.thread_time()
-        if changed and self.on_findings is not None:
-            self.on_findings(self.judge.findings())
+        self._tell_others(work, changed)
         self._note()
         self._show(changed)
         self.seconds["judging"] += judged - begun
         self.seconds["writing"] += written - judged
         self.seconds["showing"] += time.thread_time() - written
+
+    def _tell_others(self, frame: Frame, changed: bool) -> None:
+        """Tell sinks and callbacks; what fails there is noted, and the judging goes on."""
+        try:
+            if changed and self.on_findings is not None:
+                self.on_findings(self.judge.diagnosis(self.facts).findings)
+            if self.on_frame is not None:
+                self.on_frame(frame)
+        except Exception as error:
+            self._failed("telling others", error)
 
     def _note(self) -> None:
         """Record what ``watch`` cannot read off the frames, every few seconds."""

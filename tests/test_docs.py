@@ -10,9 +10,11 @@ import pytest
 REPOSITORY = Path(__file__).resolve().parent.parent
 PAGES = ["README.md", "CONTRIBUTING.md", *sorted(str(p.relative_to(REPOSITORY)) for p in (REPOSITORY / "docs").glob("*.md"))]
 QUOTE = re.compile(r"^`(?P<path>[\w./-]+)`[^\n]*\n\n```\w*\n(?P<code>.*?)^```", flags=re.DOTALL | re.MULTILINE)
-QUOTES = [(match["path"], match["code"]) for match in QUOTE.finditer((REPOSITORY / "docs" / "how-it-works.md").read_text(encoding="utf-8"))]
+QUOTING = [(REPOSITORY / "docs" / page).read_text(encoding="utf-8") for page in ("how-it-works.md", "integrations.md")]
+QUOTES = [(match["path"], match["code"]) for text in QUOTING for match in QUOTE.finditer(text)]
+COMPLETE = re.findall(r"^```python\n(.*?)^```", QUOTE.sub("", QUOTING[1]), flags=re.DOTALL | re.MULTILINE)
 
-WRITTEN_LATER = {"benchmarks/overhead.json", "nndoctor/integrations/", "nndoctor/sinks/"}
+WRITTEN_LATER = {"benchmarks/overhead.json"}
 
 
 @pytest.mark.parametrize(("path", "code"), QUOTES, ids=[f"{i}-{path}" for i, (path, _) in enumerate(QUOTES)])
@@ -21,6 +23,11 @@ def test_quoted_lines_stand_in_the_file_in_that_order(path: str, code: str) -> N
     for line in (line.strip() for line in code.splitlines()):
         if line and line != "...":
             assert line in source, f"{path} no longer has, in this order: {line}"
+
+
+@pytest.mark.parametrize("code", COMPLETE, ids=range(len(COMPLETE)))
+def test_what_the_page_on_integrations_shows_runs(code: str) -> None:
+    exec(compile(code, "docs/integrations.md", "exec"), {})
 
 
 def test_the_walk_quotes_at_least_six_files() -> None:

@@ -10,7 +10,7 @@ import pytest
 
 import nndoctor
 
-PUBLIC_NAMES = ["Checkup", "Diagnosis", "Doctor", "Evidence", "Examination", "Finding", "Fix", "Frame", "Located", "Severity", "Signal", "__version__", "checkup", "locate_nonfinite", "wrap"]
+PUBLIC_NAMES = ["Checkup", "Diagnosis", "Doctor", "Evidence", "Examination", "Finding", "Fix", "Frame", "Located", "Severity", "Signal", "StopTraining", "__version__", "checkup", "locate_nonfinite", "wrap"]
 DOCTOR_NAMES = ["close", "diagnosis", "facts", "observe", "report", "run_dir"]
 WRAP_DEFAULTS = {
     "loss_fn": None, "loader": None, "rules": ("core",), "run_dir": None, "ui": "auto",

@@ -214,6 +214,7 @@ def _fields(rule: Rule) -> Iterator[tuple[str, str, str]]:
         "warmup": rule.warmup,
         "every": rule.every,
         "on_missing": rule.on_missing,
+        "action": "" if rule.action == "none" else rule.action,
         "evidence": ", ".join(name for name, _ in rule.evidence),
         "message": rule.texts.get("message", ""),
         "fixes": "; ".join(rule.docs.fixes),

@@ -15,6 +15,10 @@ FINGERPRINT = 8192
 FINGERPRINT_SAMPLES = 8
 
 
+TARGET_NAMES = ("labels", "label", "targets", "target", "y")
+"""What targets are called in batches that are mappings, and in the calls of models that compute their own loss."""
+
+
 class DataProbe:
     """Statistics of the first tensor of the model's input, and whether the same batch came again."""
 
@@ -113,15 +117,19 @@ def _some_of(tensor: torch.Tensor) -> torch.Tensor:
 
 
 def first_tensor(value: object, depth: int = 0) -> torch.Tensor | None:
-    """The first tensor in nested tuples, lists and mappings, floating point before others at each level."""
+    """The first tensor in nested tuples, lists and mappings, floating point before others at each level, scalars last.
+
+    A scalar beside batches is a setting: Transformers' Trainer hands the number of tokens to the model.
+    """
     if isinstance(value, torch.Tensor):
         return value
     if depth > 4:
         return None
     children = list(value.values()) if isinstance(value, Mapping) else list(value) if isinstance(value, (tuple, list)) else []
     found = [t for t in (first_tensor(child, depth + 1) for child in children) if t is not None]
-    floating = [t for t in found if t.is_floating_point()]
-    return next(iter(floating or found), None)
+    batches = [t for t in found if t.dim()]
+    floating = [t for t in batches if t.is_floating_point()]
+    return next(iter(floating or batches or found), None)
 
 
 def last_tensor(value: object, depth: int = 0) -> torch.Tensor | None:
@@ -131,7 +139,7 @@ def last_tensor(value: object, depth: int = 0) -> torch.Tensor | None:
     if depth > 4:
         return None
     if isinstance(value, Mapping):
-        for key in ("labels", "label", "targets", "target", "y"):
+        for key in TARGET_NAMES:
             if isinstance(value.get(key), torch.Tensor):
                 return value[key]  # type: ignore[no-any-return]
         return None

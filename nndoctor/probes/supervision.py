@@ -21,7 +21,7 @@ from nndoctor.probes.association import (
     tells_classes_apart,
 )
 from nndoctor.probes.base import Measured
-from nndoctor.probes.data import last_tensor
+from nndoctor.probes.data import TARGET_NAMES, last_tensor
 
 NODES = 48
 """Nodes of the graph looked at for the loss: it stands at the end, behind weights, sums and means."""
@@ -123,7 +123,7 @@ class SupervisionProbe:
     def __init__(self, batches: KnowsBatch | None = None) -> None:
         self._batches = batches
         self._pairing = Pairing()
-        self._inputs: object = None
+        self._inputs: tuple[tuple[Any, ...], dict[str, Any]] | None = None
         self._from_loader: torch.Tensor | None = None
         self._looking = False
 
@@ -131,11 +131,11 @@ class SupervisionProbe:
         pass
 
     def detach(self) -> None:
-        self._inputs = self._from_loader = None
+        self._inputs, self._from_loader = None, None
 
     def begin_step(self, step: int, sampled: bool) -> None:
         self._looking = sampled and not self._pairing.done
-        self._inputs = self._from_loader = None
+        self._inputs, self._from_loader = None, None
 
     def batch_loaded(self, loader: object, batch: object, training: bool) -> None:
         if self._looking and training:
@@ -155,7 +155,7 @@ class SupervisionProbe:
         inputs, self._inputs = self._inputs, None
         found = supervision_of(loss) or self._loaders_word()
         if found is not None and inputs is not None and len(found.target) >= SMALLEST_BATCH:
-            self._pairing.look(inputs, found, self._batches.indices if self._batches is not None else None)
+            self._pairing.look(without_targets(inputs, found.target), found, self._batches.indices if self._batches is not None else None)
 
     def _loaders_word(self) -> Supervision | None:
         """The targets as the loader gave them, for losses that keep theirs to themselves."""
@@ -166,6 +166,21 @@ class SupervisionProbe:
 
     def collect(self) -> Mapping[str, Measured]:
         return self._pairing.measured()
+
+
+def without_targets(inputs: tuple[tuple[Any, ...], dict[str, Any]], target: torch.Tensor) -> tuple[list[Any], dict[str, Any]]:
+    """The arguments of a forward pass but the targets: models that compute their own loss are handed them as well."""
+
+    def same(value: object) -> bool:
+        if not isinstance(value, torch.Tensor) or value.numel() != target.numel() or value.layout != torch.strided:
+            return False
+        return value.untyped_storage().data_ptr() == target.untyped_storage().data_ptr()
+
+    args, kwargs = inputs
+    return (
+        [value for value in args if not same(value)],
+        {name: value for name, value in kwargs.items() if name not in TARGET_NAMES and not same(value)},
+    )
 
 
 @dataclass

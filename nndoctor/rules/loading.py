@@ -287,7 +287,7 @@ class _Loader:
             draft.silences.append(Silence(layers, override.until, override.reason))
         for name, value in (override.params or {}).items():
             self._override_param(draft, name, value, layers, document, node)
-        timing = {"every", "warmup", "for_", "keep", "on_missing", "severity"} & override.model_fields_set
+        timing = {"every", "warmup", "for_", "keep", "on_missing", "severity", "action"} & override.model_fields_set
         if layers and timing:
             first = min(timing)
             at = node.keys.get("for" if first == "for_" else first, node)
@@ -425,6 +425,7 @@ class _Loader:
             every=draft.value("every", ONE_STEP), on_missing=draft.value("on_missing", "skip"),
             message=message, evidence=evidence, fixes=fixes, against=against, params=draft.value("params", {}), docs=docs,
             category=draft.value("category", ""), kind=draft.value("kind", "statistic"), stability=draft.value("stability", "stable"),
+            action=draft.value("action", "none"),
             excluded=tuple(draft.excluded), silences=tuple(draft.silences), disabled=draft.disabled,
             source=draft.source(),
             texts={n: draft.value(n) for n in ("when", "clear_when", "where", "message") if n in draft.fields},

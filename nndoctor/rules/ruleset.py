@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-from nndoctor.findings import Confidence, Kind, RuleDocs, Safety, Severity
+from nndoctor.findings import Action, Confidence, Kind, RuleDocs, Safety, Severity
 from nndoctor.rules.expression import Expression
 from nndoctor.rules.schema import Duration, OnMissing, Stability, TestModel
 from nndoctor.rules.template import Template
@@ -49,6 +49,7 @@ class Rule:
         keep: how long a finding stays after the condition is over.
         excluded: patterns of targets that the rule does not judge.
         disabled: why the rule is switched off; None where it is on.
+        action: what is done when it fires, besides telling it.
         source: file and line.
         origins: field to file and line that gave its value.
     """
@@ -76,6 +77,7 @@ class Rule:
     category: str = ""
     kind: Kind = "statistic"
     stability: Stability = "stable"
+    action: Action = "none"
     excluded: tuple[str, ...] = ()
     silences: tuple[Silence, ...] = ()
     disabled: str | None = None

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, WithJsonSchema
 
-from nndoctor.findings import Confidence, Kind, Safety
+from nndoctor.findings import Action, Confidence, Kind, Safety
 from nndoctor.rules.problems import Problem, did_you_mean
 from nndoctor.rules.yaml import Document
 from nndoctor.signals import Axis, Catalogue
@@ -161,6 +161,8 @@ class RuleModel(TimingModel):
     docs: DocsModel | None = None
     enabled: bool | None = None
     stability: Stability | None = None
+    action: Action | None = None
+    """What is done when it fires, besides telling it: ``stop`` ends the training, ``checkpoint`` saves its state."""
     renamed_from: Texts | None = None
 
 
@@ -185,6 +187,7 @@ class OverrideModel(TimingModel):
     severity: SeverityName | None = None
     enabled: bool | None = None
     suppress: bool | None = None
+    action: Action | None = None
     until: DurationField | None = None
 
 

@@ -123,6 +123,20 @@ def test_a_column_made_of_the_target_determines_it(leak: Callable[[Tensor], Tens
     assert told["labels.determining_column"] == 10
 
 
+@pytest.mark.parametrize("by_name", [True, False], ids=["labels=", "second argument"])
+def test_targets_handed_to_a_model_that_computes_its_own_loss_are_no_leak(by_name: bool) -> None:
+    probe = SupervisionProbe(Dealt())
+    told: dict[str, float] = {}
+    for step, (inputs, target) in enumerate(clusters(20), 1):
+        probe.begin_step(step, True)
+        handed = target.clone() if by_name else target
+        probe.forward_begins(None, (inputs,) if by_name else (inputs, handed), {"labels": handed} if by_name else {})
+        probe.backward_begins(functional.cross_entropy(nn.Linear(10, 3)(inputs), target.view(-1)))
+        told.update({name: float(value) for name, value in probe.collect().items()})  # type: ignore[arg-type]
+    assert told["labels.determined"] == 0.0
+    assert told["labels.determining_columns"] == 0.0
+
+
 def test_a_linear_copy_of_a_real_target_determines_it_and_a_noisy_one_does_not() -> None:
     made = generator(13)
     batches = []
