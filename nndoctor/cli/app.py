@@ -20,6 +20,7 @@ COMMANDS = {
     "ls": "ls.ls",
     "diagnose": "diagnose.diagnose",
     "report": "report.report",
+    "times": "times.times",
     "explain": "explain.explain",
     "rules": "rules.app",
     "check": "check.check",

@@ -19,6 +19,7 @@ from nndoctor.discovery import ModelIndex
 from nndoctor.interpose import watch_groups
 from nndoctor.probes.base import Measured
 from nndoctor.probes.forward import HookSet, Place, follow_fused_paths, in_backward, is_transformed, places
+from nndoctor.probes.machine import machine
 
 NAN = float("nan")
 NANOSECONDS = 1e9
@@ -212,6 +213,7 @@ class LayerTimesProbe:
         self._on_accelerator = False
         self._keys: dict[int, str] = {}
         self._stepped: set[int] = set()
+        self._machine: dict[str, Any] = {}
         self._step = self._ended = 0
         self._unwatch: Callable[[], None] = _nothing
         self._before_optimizer = REST
@@ -377,6 +379,11 @@ class LayerTimesProbe:
         if tiles.groups:
             found["time.optimizer"] = seconds(tiles.groups, len(index.groups))
         return found
+
+    def facts(self) -> dict[str, Any]:
+        """On which machine these times were taken."""
+        self._machine = self._machine or machine()
+        return {"machine": self._machine}
 
     def notes(self) -> tuple[str, ...]:
         """What is to be known about these times, one sentence each."""
