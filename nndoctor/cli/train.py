@@ -42,6 +42,14 @@ def train(
         float | None,
         typer.Option("--exponential-decay", metavar="GAMMA", help="Factor on the learning rate after each epoch."),
     ] = None,
+    schedule: Annotated[
+        str | None,
+        typer.Option(
+            "--schedule",
+            metavar="recursive|listing|exponential-ratio",
+            help="Let the learning rate follow the ratio of update to weight.",
+        ),
+    ] = None,
     ratio_average: Annotated[
         int, typer.Option("-a", "--ratio-average", min=1, help="Measurements that a ratio is averaged over.")
     ] = 10,
@@ -83,6 +91,10 @@ def train(
         typer.Option("--depth", min=-1, help="Levels below the model at which layers are looked at; -1: the leaves."),
     ] = -1,
     log_dir: Annotated[Path, typer.Option("--log-dir", help="Where measurements are written.")] = Path("runs"),
+    checkpoints: Annotated[
+        Path | None,
+        typer.Option("--checkpoints", metavar="FOLDER", help="Keep the initial weights and those after each epoch, for nndoctor lab."),
+    ] = None,
     seed: Annotated[int, typer.Option("--seed", help="Of everything random.")] = 1234,
     size: Annotated[
         int | None,
@@ -103,7 +115,7 @@ def train(
 
     options = TrainOptions(
         model=model, dataset=dataset, batch_size=batch_size, epochs=epochs, optimizer=optimizer, learning_rate=learning_rate,
-        exponential_decay=exponential_decay, ratio_average=ratio_average, subsample=subsample, depth=depth,
+        exponential_decay=exponential_decay, schedule=schedule, checkpoints=checkpoints, ratio_average=ratio_average, subsample=subsample, depth=depth,
         variance=tuple(variance or ()), norm=tuple(norm or ()), histogram=tuple(histogram or ()),
         spectral_norm=tuple(spectral_norm or ()), ratio=tuple(pair(text) for text in ratio or ()),
         train_accuracy=train_accuracy, test_accuracy=test_accuracy, svcca=svcca, hessian=hessian,

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 
+from nndoctor.discovery import unwrap
 from nndoctor.lab.points import Weights, current_weights, flat, unflat
 
 RANK = 16
@@ -55,7 +56,7 @@ class Trail:
     def __init__(self, model: nn.Module, *, rank: int = RANK, every: int = 1) -> None:
         if rank < 1 or every < 1:
             raise ValueError(f"expected rank and every of at least 1, got {rank} and {every}")
-        self._model = model
+        self._model = model = unwrap(model)
         self.rank, self.every = rank, every
         self.names = tuple(name for name, _ in model.named_parameters())
         if not self.names:

@@ -159,3 +159,13 @@ def resized(images: Tensor, size: int) -> Tensor:
         left = missing // 2
         return F.pad(images, (left, missing - left, left, missing - left), value=float(images.min()))
     return F.interpolate(images, size=(size, size), mode="bilinear", antialias=True)
+
+
+def shipped_batches() -> list[tuple[Tensor, Tensor]]:
+    """The test images that ship with the package, as batches of 250: ``--batches nndoctor.zoo.datasets:shipped_batches``."""
+    return [(images, labels) for images, labels in data_set("fashion-mnist-small").test_loader()]
+
+
+def shipped_batches_32() -> list[tuple[Tensor, Tensor]]:
+    """The same with 32 pixels a side."""
+    return [(images, labels) for images, labels in data_set("fashion-mnist-small", size=32).test_loader()]

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import ExponentialLR, LRScheduler
 
 import nndoctor
+from nndoctor.lab.schedules import ExponentialRatioLR, ListingRatioLR, RatioLR, RecursiveRatioLR
 from nndoctor.zoo.case import NoDoctor
 from nndoctor.zoo.datasets import DataSet, data_set
 from nndoctor.zoo.measures import TOPICS, Histogram, Ratio, SpectralNorm, Statistic, Tap, norm, variance
@@ -31,6 +32,8 @@ PROBE_POINTS = 500
 CURVATURE_POINTS = 500
 """Training samples that the Hessian is taken on, always the same."""
 
+SCHEDULES = ("recursive", "listing", "exponential-ratio")
+
 TEST_EVERY = 100
 """Batches between two looks at the test set."""
 
@@ -43,6 +46,8 @@ class TrainOptions:
         model, dataset, optimizer: by name.
         learning_rate: of the optimizer.
         exponential_decay: factor on the learning rate after each epoch.
+        schedule: of the learning rate by the ratio of update to weight, after every step: ``recursive``, ``listing`` or
+            ``exponential-ratio`` (see :mod:`nndoctor.lab.schedules`); None: none.
         subsample: optimizer steps between two measurements.
         depth: of the layers looked at; -1: leaves.
         variance, norm, histogram, spectral_norm: topics to measure (see :data:`nndoctor.zoo.measures.TOPICS`).
@@ -53,6 +58,7 @@ class TrainOptions:
         hessian: leading eigenvalue of the Hessian after each epoch.
         visualisation: ``tb``, ``mpl``, ``jsonl``.
         log_dir: where that is written.
+        checkpoints: folder for the initial weights and those after each epoch, as ``step-<steps>.pt``; None: none.
         doctor: attach the doctor, with this kind of panel; None: do not.
         size, folder, download: of the data set.
     """
@@ -64,6 +70,7 @@ class TrainOptions:
     optimizer: str = "Adam"
     learning_rate: float = 0.01
     exponential_decay: float | None = None
+    schedule: str | None = None
     ratio_average: int = 10
     subsample: int = 1
     depth: int = -1
@@ -78,6 +85,7 @@ class TrainOptions:
     hessian: bool = False
     visualisation: str = "jsonl"
     log_dir: Path = Path("runs")
+    checkpoints: Path | None = None
     seed: int = 1234
     doctor: str | None = "off"
     size: int | None = None
@@ -116,6 +124,7 @@ class Trainer:
         self.schedule: LRScheduler | None = None
         if options.exponential_decay is not None:
             self.schedule = ExponentialLR(self.optimizer, options.exponential_decay)
+        self.step_schedule = self._ratio_schedule()
         self.loader = self.data.train_loader(options.batch_size, seed=options.seed)
         self.writer: Writer = WRITERS[options.visualisation](options.log_dir)
         self.tap = Tap(self.model, self.optimizer, depth=options.depth, every=options.subsample)
@@ -130,6 +139,7 @@ class Trainer:
                 self.model, self.optimizer, self.loss_fn, loader=self.loader, ui=options.doctor, name=options.model
             )
         self._observer = observer
+        self._save()
 
     @property
     def batches_per_epoch(self) -> int:
@@ -158,9 +168,13 @@ class Trainer:
         self.optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         self.optimizer.step()
+        if self.step_schedule is not None:
+            self.step_schedule.step()
         result = BatchResult(loss.item(), int((outputs.argmax(1) == targets).sum()), len(targets))
         if sampled:
             self.writer.add_data("loss", result.loss, self._batch)
+            if self.step_schedule is not None:
+                self.writer.add_data("learning_rate", float(self.step_schedule.get_last_lr()[0]), self._batch)
             if self.options.train_accuracy:
                 self.writer.add_data("train_accuracy", result.right / result.samples, self._batch)
         self._batch += 1
@@ -208,7 +222,22 @@ class Trainer:
         for listener in wanted:
             self.tap.listen(listener)
 
+    def _ratio_schedule(self) -> RatioLR | None:
+        kind = self.options.schedule
+        if kind is None:
+            return None
+        if kind == "exponential-ratio":
+            return ExponentialRatioLR(self.optimizer, steps_per_epoch=self.batches_per_epoch)
+        return RecursiveRatioLR(self.optimizer) if kind == "recursive" else ListingRatioLR(self.optimizer)
+
+    def _save(self) -> None:
+        folder = self.options.checkpoints
+        if folder is not None:
+            folder.mkdir(parents=True, exist_ok=True)
+            torch.save(self.model.state_dict(), folder / f"step-{self._batch}.pt")
+
     def _end_epoch(self) -> None:
+        self._save()
         if self.schedule is not None:
             self.schedule.step()
             self.writer.add_data("learning_rate", float(self.schedule.get_last_lr()[0]), self._batch)
@@ -255,6 +284,8 @@ def _check(options: TrainOptions) -> None:
     for name, least in (("batch_size", 1), ("epochs", 0), ("subsample", 1), ("ratio_average", 1), ("depth", -1)):
         if getattr(options, name) < least:
             raise ValueError(f"{name}: expected at least {least}, got {getattr(options, name)}")
+    if options.schedule not in (None, *SCHEDULES):
+        raise ValueError(f"schedule: expected {', '.join(SCHEDULES)}, got {options.schedule!r}")
     if options.visualisation not in WRITERS:
         raise ValueError(f"visualisation: expected {', '.join(WRITERS)}, got {options.visualisation!r}")
     pairs = (topic for pair in options.ratio for topic in pair)

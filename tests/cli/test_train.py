@@ -32,6 +32,7 @@ def trained(*arguments: str) -> dict[str, list[tuple[int, float]]]:
         (["--test-accuracy"], "test_accuracy"),
         (["--hessian"], "hessian_eigenvalue"),
         (["--exponential-decay", "0.5"], "learning_rate"),
+        (["--schedule", "listing"], "learning_rate"),
     ],
 )
 def test_a_measurement_that_is_asked_for_is_written(option: list[str], series: str) -> None:
@@ -134,6 +135,7 @@ def test_the_test_set_is_looked_at_without_a_trace() -> None:
         (["--norm", "weight"], "no topic is called 'weight'"),
         (["--ratio", "weights"], "two topics with a comma"),
         (["-b", "100000"], "larger than the 7000 training samples"),
+        (["--schedule", "cosine"], "expected recursive, listing, exponential-ratio"),
         (["-v", "paper"], "expected tb, mpl, jsonl"),
     ],
 )
@@ -141,3 +143,19 @@ def test_what_the_user_can_mend_is_a_usage_error(arguments: list[str], what: str
     assert main(["train", "--ui", "none", *arguments]) == 2
     assert what in " ".join(capsys.readouterr().err.split())
 
+
+
+@pytest.mark.parametrize("kind", ["recursive", "exponential-ratio"])
+def test_a_ratio_schedule_sets_the_rate_after_every_step(kind: str) -> None:
+    rates = [rate for _, rate in trained("--schedule", kind, "-o", "sgd")["learning_rate"]]
+    assert len(rates) == 7
+    assert len(set(rates)) == 7
+
+
+def test_checkpoints_of_a_training_can_be_examined_in_the_lab(capsys: pytest.CaptureFixture[str]) -> None:
+    trained("-e", "2", "-o", "fixedratiosgd", "--checkpoints", "kept")
+    assert sorted(path.name for path in Path("kept").iterdir()) == ["step-0.pt", "step-14.pt", "step-7.pt"]
+    capsys.readouterr()
+    who = ["--model", "nndoctor.zoo.models:Mlp", "--batches", "nndoctor.zoo.datasets:shipped_batches"]
+    assert main(["lab", "path", "kept", *who, "--points", "3", "--max-batches", "1"]) == 0
+    assert "2 paths; the highest barrier is" in capsys.readouterr().out
