@@ -136,43 +136,60 @@ class Worker:
                 continue
             try:
                 with self._lock:
-                    for step in work:
-                        self._take(step)
+                    self._take(work)
             except Exception as error:
                 self._failed("judging", error)
 
-    def _take(self, work: Payload | Frame) -> None:
+    def _take(self, steps: Sequence[Payload | Frame]) -> None:
+        """Judge, record and show some steps; one that cannot be judged does not keep the others from it."""
         begun = time.thread_time()
-        if isinstance(work, Payload):
-            if work.targets is not self._targets:
-                self._targets = work.targets
-                self.judge.grow(work.targets)
-                if self.writer is not None:
-                    self.writer.targets(work.targets)
-            work = unpack(work)
-        changed = self.judge.feed(work)
+        changed = False
+        news: list[Frame | Targets] = []
+        for step in steps:
+            try:
+                changed |= self._judge(step, news)
+            except Exception as error:
+                self._failed("judging", error)
         judged = time.thread_time()
         if self.writer is not None:
-            self.writer.frame(work)
+            for thing in news:
+                if isinstance(thing, Frame):
+                    self.writer.frame(thing)
+                else:
+                    self.writer.targets(thing)
             if changed:
                 self.writer.findings(self.judge.findings())
         written = time.thread_time()
-        self._tell_others(work, changed)
+        self._tell_others(news, changed)
         self._note()
         self._show(changed)
         self.seconds["judging"] += judged - begun
         self.seconds["writing"] += written - judged
         self.seconds["showing"] += time.thread_time() - written
 
-    def _tell_others(self, frame: Frame, changed: bool) -> None:
+    def _tell_others(self, news: Sequence[Frame | Targets], changed: bool) -> None:
         """Tell sinks and callbacks; what fails there is noted, and the judging goes on."""
         try:
             if changed and self.on_findings is not None:
                 self.on_findings(self.judge.diagnosis(self.facts).findings)
             if self.on_frame is not None:
-                self.on_frame(frame)
+                for thing in news:
+                    if isinstance(thing, Frame):
+                        self.on_frame(thing)
         except Exception as error:
             self._failed("telling others", error)
+
+    def _judge(self, step: Payload | Frame, news: list[Frame | Targets]) -> bool:
+        """Judge one step and add to `news` what is to be recorded of it; True if a finding changed."""
+        if isinstance(step, Payload):
+            if step.targets is not self._targets:
+                self._targets = step.targets
+                self.judge.grow(step.targets)
+                news.append(step.targets)
+            step = unpack(step)
+        changed = self.judge.feed(step)
+        news.append(step)
+        return changed
 
     def _note(self) -> None:
         """Record what ``watch`` cannot read off the frames, every few seconds."""

@@ -115,7 +115,7 @@ class _Followed:
         self._holds = False
 
     def look(self, step: int) -> None:
-        if not self._cell.changed_since(self._seen) and self.samples:
+        if not self._cell.sampled_since(self._seen) and self.samples:
             return
         self._seen = self._graph.now
         values = np.atleast_1d(np.asarray(self._cell.get(), np.float64))
