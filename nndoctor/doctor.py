@@ -1238,6 +1238,7 @@ class Doctor:
             "optimizer_settings": {key: settings(o) for key, o in self._optimizers.items()},
             "loss": _loss_name(self._loss_fn),
             "device": ", ".join(sorted({str(p.device) for p in params})) or "none",
+            "seed": torch.initial_seed(),
             "dtype": ", ".join(sorted({str(p.dtype).removeprefix("torch.") for p in params})) or "none",
             "budget": self._budget.budget,
             "cadence": self._budget.cadence,

@@ -21,6 +21,7 @@ COMMANDS = {
     "diagnose": "diagnose.diagnose",
     "report": "report.report",
     "times": "times.times",
+    "compare": "compare.compare",
     "explain": "explain.explain",
     "rules": "rules.app",
     "check": "check.check",

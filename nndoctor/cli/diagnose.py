@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from nndoctor.cli.output import UsageError, say, say_json, tell, tell_progress
+from nndoctor.cli.complete import complete_ruleset, complete_run
+from nndoctor.cli.output import UsageError, say, say_json, say_raw, tell, tell_progress
 from nndoctor.cli.settings import FAIL_ON_CHOICES, NEVER, load_settings
 
 if TYPE_CHECKING:
@@ -16,13 +17,16 @@ if TYPE_CHECKING:
 
 RunArgument = Annotated[
     str | None,
-    typer.Argument(metavar="RUN", help="A run folder, or any part of its name.  [default: the newest run]"),
+    typer.Argument(
+        metavar="RUN", help="A run folder, or any part of its name.  [default: the newest run]", autocompletion=complete_run
+    ),
 ]
 RulesOption = Annotated[
     list[str] | None,
     typer.Option(
         "--rules",
         metavar="RULESET",
+        autocompletion=complete_ruleset,
         help="core, a file or package:name; may be repeated.  [default: the rules of the run]",
     ),
 ]
@@ -31,7 +35,11 @@ RulesOption = Annotated[
 def diagnose(
     run: RunArgument = None,
     rules: RulesOption = None,
-    format: Annotated[Literal["text", "json"], typer.Option(help="How to answer.")] = "text",
+    format: Annotated[
+        Literal["text", "json", "md", "sarif", "junit", "github"],
+        typer.Option(help="How to answer: for people, programs, issues, code hosts, continuous integration, GitHub Actions."),
+    ] = "text",
+    json: Annotated[bool, typer.Option("--json", help="The same as --format json.")] = False,
     fail_on: Annotated[
         str | None,
         typer.Option(
@@ -48,8 +56,12 @@ def diagnose(
     if limit not in FAIL_ON_CHOICES:
         raise UsageError(f"--fail-on: expected one of {', '.join(FAIL_ON_CHOICES)}, got {limit!r}")
     folder, view = judged(run, rules, Path(settings["run_root"].value))
-    if format == "json":
+    if json or format == "json":
         say_json(as_dict(folder, view))
+    elif format != "text":
+        from nndoctor.reports import render_report
+
+        say_raw(render_report(view, format))
     else:
         from nndoctor.reports.text import render
 

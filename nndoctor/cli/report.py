@@ -8,10 +8,14 @@ from typing import Annotated, Literal
 import typer
 
 from nndoctor.cli.diagnose import RulesOption, RunArgument, judged
-from nndoctor.cli.output import say, say_raw
+from nndoctor.cli.output import say, say_json, say_raw
 from nndoctor.cli.settings import run_root
 
-SUFFIX = {"html": "html", "json": "json", "md": "md", "text": "txt"}
+FILES = {
+    "html": "report.html", "json": "report.json", "md": "report.md", "text": "report.txt", "sarif": "report.sarif",
+    "junit": "report-junit.xml", "github": "report-github.txt",
+}  # fmt: skip
+"""Format to the file in the run's folder that it is written to."""
 
 
 def report(
@@ -23,10 +27,11 @@ def report(
         ),
     ] = None,
     format: Annotated[
-        Literal["html", "json", "md", "text"] | None,
+        Literal["html", "json", "md", "text", "sarif", "junit", "github"] | None,
         typer.Option(help="Format.  [default: by the suffix of --out, else html]"),
     ] = None,
     rules: RulesOption = None,
+    json: Annotated[bool, typer.Option("--json", help="Say as JSON where it was written, and the verdict.")] = False,
 ) -> None:
     """Write the report of a run: one file, offline.
 
@@ -36,9 +41,12 @@ def report(
 
     folder, view = judged(run, rules, run_root())
     if out == Path("-"):
-        say_raw(render_report(view, SUFFIX[format or "html"]))
+        say_raw(render_report(view, format or "html"))
         return
-    path = out if out is not None else folder / f"report.{SUFFIX[format or 'html']}"
-    written = write_report(view, path, SUFFIX[format] if format else None)
+    path = out if out is not None else folder / FILES[format or "html"]
+    written = write_report(view, path, format)
+    if json:
+        say_json({"report": str(written), "verdict": view.diagnosis.verdict})
+        return
     say(f"report: {written}")
     say(view.diagnosis.verdict)

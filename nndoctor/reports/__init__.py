@@ -18,10 +18,13 @@ FORMATS = {
     "json": "nndoctor.reports.json_report",
     "md": "nndoctor.reports.markdown",
     "txt": "nndoctor.reports.text",
+    "sarif": "nndoctor.reports.sarif",
+    "junit": "nndoctor.reports.junit",
+    "github": "nndoctor.reports.github",
 }
 """Format to the module that renders it; loaded when used, for templates take time to import."""
 
-ALIASES = {"htm": "html", "markdown": "md", "text": "txt"}
+ALIASES = {"htm": "html", "markdown": "md", "text": "txt", "xml": "junit"}
 
 
 class ReportError(Exception):
@@ -29,7 +32,7 @@ class ReportError(Exception):
 
 
 def render_report(view: RunView, format: str) -> str:
-    """The report in `format` (html, json, md, txt). Raises ReportError for any other."""
+    """The report in `format` (html, json, md, txt, sarif, junit, github). Raises ReportError for any other."""
     name = ALIASES.get(format.lower(), format.lower())
     if name not in FORMATS:
         raise ReportError(f"unknown report format {format!r}; expected one of {', '.join(FORMATS)}")
@@ -41,7 +44,7 @@ def write_report(view: RunView, path: str | Path, format: str | None = None) -> 
     """Write the report of `view` to `path`, whole or not at all, and return the path.
 
     Args:
-        format: html, json, md or txt; by default the suffix of `path` says it.
+        format: html, json, md, txt, sarif, junit or github; by default the suffix of `path` says it.
 
     Raises:
         ReportError: the folder does not exist, the path is a folder, the suffix says no format, or the disk refused.
