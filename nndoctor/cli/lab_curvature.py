@@ -67,7 +67,7 @@ def curvature(
             eigenvalues=eigenvalues,
             learning_rate=learning_rate,
             double=double,
-            work=None if work is None else str(work),
+            work=work,
             progress=progress,
         )
     answer(found, list(told(found)), json=json, figure=figure, draw=draw_curvature)

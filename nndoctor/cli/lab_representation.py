@@ -93,9 +93,8 @@ def _over_time(
         from nndoctor.lab.sources import checkpoint_files
 
         patient = patient_from(model, batches, loss, None, max_batches, device)
-        kept = None if work is None else str(work)
         try:
-            found = lab.self_similarity(patient, checkpoint_files(folder), layers=layers, work=kept, progress=progress)
+            found = lab.self_similarity(patient, checkpoint_files(folder), layers=layers, work=work, progress=progress)
         except ValueError as error:
             raise UsageError(str(error)) from error
     answer(found, list(told_over_time(found, threshold)), json=json, figure=figure, draw=draw_self_similarity)

@@ -54,13 +54,13 @@ def unhelpful_layers(
         from nndoctor.lab.figures import draw_unhelpful_layers
 
         patient = patient_from(model, batches, loss, checkpoint, max_batches, device)
-        found = lab.unhelpful_layers(patient, margin=margin, work=None if work is None else str(work), progress=progress)
+        found = lab.unhelpful_layers(patient, margin=margin, work=work, progress=progress)
     answer(found, list(told(found)), json=json, figure=figure, draw=draw_unhelpful_layers)
 
 
 def told(found: UnhelpfulLayers) -> Iterator[Any]:
     """The result for people, line by line; the last one is the verdict."""
-    header = ("layer", "kind", "verdict", "without it", "parameters", "forward", "step")
+    header = ("layer", "kind", "verdict", "without it", "parameters", "memory", "forward", "step")
     yield from columns([header, *(_row(effect) for effect in found.effects)])
     for name, reason in found.not_examined:
         yield f"{name} was not examined: {reason}"
@@ -80,9 +80,14 @@ def _row(effect: LayerEffect) -> tuple[Any, ...]:
         plain(effect.verdict, STYLES[effect.verdict]),
         f"{effect.difference:+.4g} ± {effect.error:.2g} ({ways[effect.way]})",
         f"{effect.parameters:,}".replace(",", " "),
+        f"{_bytes(effect.parameter_bytes)} + {_bytes(effect.activation_bytes)} a sample",
         f"{effect.forward_milliseconds:.3g} ms, {effect.forward_share:.0%}",
         "" if effect.step_share is None else f"{-effect.step_share:+.0%}",
     )
+
+
+def _bytes(number: int) -> str:
+    return f"{number / 1e6:.3g} MB" if number >= 1e6 else f"{number / 1e3:.3g} kB"
 
 
 def verdict(found: UnhelpfulLayers) -> str:

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from pathlib import Path
 from types import MappingProxyType
 from typing import Literal, TypeAlias, get_args
 
@@ -239,7 +240,7 @@ def curvature(
     eigenvalues: int | None = None,
     learning_rate: float | None = None,
     double: bool = False,
-    work: str | None = None,
+    work: Path | str | None = None,
     seed: int = 0,
     progress: Progress = silent,
 ) -> Curvature:

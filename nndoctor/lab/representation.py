@@ -154,7 +154,7 @@ def self_similarity(
     checkpoints: Sequence[Path | Mapping[str, Tensor]],
     *,
     layers: Sequence[str] = (),
-    work: str | None = None,
+    work: Path | str | None = None,
     progress: Progress = silent,
 ) -> SelfSimilarity:
     """How alike each layer is to itself at the checkpoint before, and at the last one, on the patient's batches.

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
@@ -30,7 +31,7 @@ from nndoctor.lab.workbook import Workbook
 Way: TypeAlias = Literal["bypass", "mean"]
 Verdict: TypeAlias = Literal["can go", "needed", "undecided"]
 
-FIRST_LOOK = 64
+FIRST_LOOK = 32
 """Samples after which a layer whose absence clearly hurts is not looked at any further."""
 CLEARLY = 3.0
 """Standard errors that make it clear on the first look; most layers of a good network are clear."""
@@ -122,7 +123,7 @@ def unhelpful_layers(
     patient: Patient,
     *,
     margin: float | None = None,
-    work: str | None = None,
+    work: Path | str | None = None,
     progress: Progress = silent,
 ) -> UnhelpfulLayers:
     """Which layers and blocks the loss on the patient's batches does not need; use batches held out from training.
@@ -137,7 +138,7 @@ def unhelpful_layers(
         work: folder for finished pieces; the same call goes on from them after it was killed.
     """
     started = time.perf_counter()
-    book = Workbook.of(work, "unhelpful-layers", patient)
+    book = Workbook.of(work, "unhelpful-layers", patient, margin)
     with patient.examined() as subject, torch.no_grad(), plain_attention():
         base = _Losses(subject)
         error = base.error()

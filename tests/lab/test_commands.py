@@ -62,7 +62,7 @@ def test_unhelpful_layers_end_in_what_can_go(checkpoint: str, tmp_path: Path, ca
     figure = tmp_path / "layers.png"
     assert main(["lab", "unhelpful-layers", checkpoint, *WHO, "--figure", str(figure), "--work", str(tmp_path / "work")]) == 0
     told = capsys.readouterr().out.splitlines()
-    assert told[0].split() == ["layer", "kind", "verdict", "without", "it", "parameters", "forward", "step"]
+    assert told[0].split() == ["layer", "kind", "verdict", "without", "it", "parameters", "memory", "forward", "step"]
     assert [line.split()[0] for line in told[1:4]] == ["0", "2", "4"]
     assert "can go: " in told[-1] or "are needed" in told[-1]
     assert figure.read_bytes().startswith(b"\x89PNG")
