@@ -66,8 +66,11 @@ SEEN = frozenset(
         "healthy-unfreezing",
         "learning-rate-too-high-regression",
         "lr-schedule-cosine-epochs",
+        "lr-schedule-endless-warmup",
         "nan-or-inf-norm",
         "target-network-shared",
+        "underfitting-bottleneck-cnn",
+        "underfitting-bottleneck-mlp",
     }
 )
 """Cases of the tuned half whatever their hash: a rule was made or changed in their sight."""
@@ -85,7 +88,6 @@ BLIND = frozenset(
         "learning-rate-too-high-text",
         "learning-rate-too-low-graph",
         "loss-shape-broadcast-squeezed",
-        "lr-schedule-endless-warmup",
         "missing-optimizer-step-accumulation",
         "missing-zero-grad-text",
         "overfitting-table",
