@@ -13,7 +13,7 @@ from nndoctor.findings import Diagnosis, ProbeFailure
 from nndoctor.packaged import full_catalogue
 from nndoctor.record import RecordReader
 from nndoctor.reports import write_report
-from nndoctor.reports.view import BeforeAfter, RunView, build_view
+from nndoctor.reports.view import BeforeAfter, RunView, build_view, lab_results
 from nndoctor.rules import Judge, Ruleset, load_rulesets
 
 PROBE_FAILURE = "probe-failure"
@@ -64,7 +64,9 @@ def view_run(
     reader = RecordReader(folder)
     try:
         judged = judge_record(reader, rules)
-        return build_view(reader, judged.diagnosis, judged.judge.history, judged.ruleset.docs(), before_after)
+        return build_view(
+            reader, judged.diagnosis, judged.judge.history, judged.ruleset.docs(), before_after, lab_results(folder)
+        )
     finally:
         reader.close()
 

@@ -17,6 +17,7 @@ from nndoctor.cli.lab_options import (
     LossOption,
     MaxBatchesOption,
     ModelOption,
+    RunOption,
     WorkOption,
     answer,
     at_work,
@@ -47,6 +48,7 @@ def curvature(
     device: DeviceOption = None,
     work: WorkOption = None,
     figure: FigureOption = None,
+    run: RunOption = None,
     json: JsonOption = False,
 ) -> None:
     """How sharply the loss bends at a checkpoint, and how noisy its gradient is.
@@ -70,7 +72,7 @@ def curvature(
             work=work,
             progress=progress,
         )
-    answer(found, list(told(found)), json=json, figure=figure, draw=draw_curvature)
+    answer(found, list(told(found)), json=json, figure=figure, draw=draw_curvature, run=run, title="Curvature")
 
 
 def told(found: Curvature) -> Iterator[Any]:

@@ -32,6 +32,27 @@ FigureOption = Annotated[Path | None, typer.Option("--figure", metavar="FILE", h
 WorkOption = Annotated[
     Path | None, typer.Option("--work", metavar="FOLDER", help="Keep finished pieces here; a killed examination goes on from them.")
 ]
+
+
+def _found(run: str | None) -> str | None:
+    """The folder of the run, before hours are spent on something that has no place."""
+    if run is None:
+        return None
+    from nndoctor.cli.settings import run_root
+    from nndoctor.record import find_run
+
+    return str(find_run(run, run_root()))
+
+
+RunOption = Annotated[
+    str | None,
+    typer.Option(
+        "--run",
+        metavar="RUN",
+        callback=_found,
+        help="Keep result and figure with this run, for its report; a folder or any part of its name.",
+    ),
+]
 DEFAULT_LOSS = "torch.nn.functional:cross_entropy"
 
 
@@ -58,14 +79,47 @@ def patient_from(
     return load_patient(model, batches, loss=loss, checkpoint=checkpoint, max_batches=max_batches, device=device)
 
 
-def answer(result: Result, lines: list[Any], *, json: bool, figure: Path | None, draw: Callable[[Any], Any]) -> None:
-    """The result on stdout, as `lines` for people or as JSON; with `figure` also drawn by ``draw(result)``."""
-    if figure is not None:
-        from nndoctor.lab.figures import save_figure
+def answer(
+    result: Result,
+    lines: list[Any],
+    *,
+    json: bool,
+    figure: Path | None,
+    draw: Callable[[Any], Any],
+    run: str | None = None,
+    title: str = "",
+) -> None:
+    """The result on stdout, as `lines` for people or as JSON; with `figure` also drawn by ``draw(result)``.
 
-        tell(f"wrote {save_figure(draw(result), figure)}")
+    Args:
+        run, title: keep it with this run, under this title, for its report.
+    """
+    from nndoctor.lab.figures import FiguresUnavailable, save_figure
+
+    try:
+        drawn = None if figure is None and run is None else draw(result)
+    except FiguresUnavailable as error:
+        if figure is not None:
+            raise UsageError(str(error)) from error
+        drawn = None
+    if figure is not None:
+        tell(f"wrote {save_figure(drawn, figure)}")
+    if run is not None:
+        tell(f"kept with the run: {keep(Path(run), title, lines, drawn)}")
     if json:
         say_json(result.to_dict())
         return
     for line in lines:
         say(line)
+
+
+def keep(folder: Path, title: str, lines: list[Any], drawn: Any) -> Path:
+    """Put lines and figure into the folder of a run; returns the file."""
+    from io import BytesIO
+
+    from nndoctor.reports.view import LabResult, keep_lab_result
+
+    picture = BytesIO()
+    if drawn is not None:
+        drawn.savefig(picture, format="png", dpi=110)
+    return keep_lab_result(folder, LabResult(title, tuple(map(str, lines)), picture.getvalue() or None))

@@ -19,6 +19,7 @@ from nndoctor.cli.lab_options import (
     LossOption,
     MaxBatchesOption,
     ModelOption,
+    RunOption,
     WorkOption,
     answer,
     at_work,
@@ -63,6 +64,7 @@ def path(
     device: DeviceOption = None,
     work: WorkOption = None,
     figure: FigureOption = None,
+    run: RunOption = None,
     json: JsonOption = False,
 ) -> None:
     """The loss on the straight and the curved way from the first checkpoint of a folder to the last.
@@ -90,7 +92,7 @@ def path(
             found, lines, draw = examined(patient, files, level, layers, {**shared, **drawn})
         except ValueError as error:
             raise UsageError(str(error)) from error
-    answer(found, list(lines), json=json, figure=figure, draw=draw)
+    answer(found, list(lines), json=json, figure=figure, draw=draw, run=run, title=f"Paths: {level}")
 
 
 def examined(

@@ -18,6 +18,7 @@ from nndoctor.cli.lab_options import (
     LossOption,
     MaxBatchesOption,
     ModelOption,
+    RunOption,
     WorkOption,
     answer,
     at_work,
@@ -49,12 +50,13 @@ def representation(
     device: DeviceOption = None,
     work: WorkOption = None,
     figure: FigureOption = None,
+    run: RunOption = None,
     json: JsonOption = False,
 ) -> None:
     """How many dimensions each layer fills, and how alike the layers are; with --over-time when they stop changing."""
     layers = tuple(layer or ())
     if over_time:
-        _over_time(_folder(checkpoint), model, batches, loss, layers, threshold, max_batches, device, work, figure, json)
+        _over_time(_folder(checkpoint), model, batches, loss, layers, threshold, max_batches, device, work, figure, run, json)
         return
     with at_work() as progress:
         from nndoctor.lab import representation as lab
@@ -65,7 +67,7 @@ def representation(
             found = lab.representation(patient, layers=layers, progress=progress)
         except ValueError as error:
             raise UsageError(str(error)) from error
-    answer(found, list(told(found)), json=json, figure=figure, draw=draw_representation)
+    answer(found, list(told(found)), json=json, figure=figure, draw=draw_representation, run=run, title="Representation")
 
 
 def _folder(checkpoint: Path | None) -> Path:
@@ -85,6 +87,7 @@ def _over_time(
     device: str | None,
     work: Path | None,
     figure: Path | None,
+    run: str | None,
     json: bool,
 ) -> None:
     with at_work() as progress:
@@ -97,7 +100,7 @@ def _over_time(
             found = lab.self_similarity(patient, checkpoint_files(folder), layers=layers, work=work, progress=progress)
         except ValueError as error:
             raise UsageError(str(error)) from error
-    answer(found, list(told_over_time(found, threshold)), json=json, figure=figure, draw=draw_self_similarity)
+    answer(found, list(told_over_time(found, threshold)), json=json, figure=figure, draw=draw_self_similarity, run=run, title="Representation over time")
 
 
 def told(found: Representation) -> Iterator[Any]:

@@ -18,6 +18,7 @@ from nndoctor.cli.lab_options import (
     LossOption,
     MaxBatchesOption,
     ModelOption,
+    RunOption,
     WorkOption,
     answer,
     at_work,
@@ -63,6 +64,7 @@ def surface(
     device: DeviceOption = None,
     work: WorkOption = None,
     figure: FigureOption = None,
+    run: RunOption = None,
     json: JsonOption = False,
 ) -> None:
     """The loss over a plane through a checkpoint.
@@ -100,7 +102,7 @@ def surface(
             found = lab.hessian_surface(patient, span=span, points=points, trail=way, **shared)
         else:
             found = lab.random_surface(patient, span=span, points=points, seed=seed, trail=way, **shared)
-    answer(found, list(lines(found)), json=json, figure=figure, draw=lambda drawn: figures.draw_surface(drawn, style))
+    answer(found, list(lines(found)), json=json, figure=figure, draw=lambda drawn: figures.draw_surface(drawn, style), run=run, title=f"Loss surface, {directions} directions")
 
 
 def way_from(patient: Patient, trail: Path | None, checkpoint: Path | None, *, needed: bool) -> TrailRecord | None:

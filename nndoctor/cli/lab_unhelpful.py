@@ -17,6 +17,7 @@ from nndoctor.cli.lab_options import (
     LossOption,
     MaxBatchesOption,
     ModelOption,
+    RunOption,
     WorkOption,
     answer,
     at_work,
@@ -43,6 +44,7 @@ def unhelpful_layers(
     device: DeviceOption = None,
     work: WorkOption = None,
     figure: FigureOption = None,
+    run: RunOption = None,
     json: JsonOption = False,
 ) -> None:
     """Which layers and blocks can go: each is left out in turn and the loss is compared, sample by sample.
@@ -56,6 +58,8 @@ def unhelpful_layers(
         patient = patient_from(model, batches, loss, checkpoint, max_batches, device)
         found = lab.unhelpful_layers(patient, margin=margin, work=work, progress=progress)
     answer(found, list(told(found)), json=json, figure=figure, draw=draw_unhelpful_layers)
+        found = lab.unhelpful_layers(patient, margin=margin, work=None if work is None else str(work), progress=progress)
+    answer(found, list(told(found)), json=json, figure=figure, draw=draw_unhelpful_layers, run=run, title="Layers that can go")
 
 
 def told(found: UnhelpfulLayers) -> Iterator[Any]:

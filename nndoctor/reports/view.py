@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from nndoctor.findings import Diagnosis, Finding, RuleDocs, Severity
@@ -35,6 +38,14 @@ class Note(NamedTuple):
     text: str
 
 
+class LabResult(NamedTuple):
+    """What an examination of the lab said of the run's model: a title, lines for people, and a picture (PNG) if it was drawn."""
+
+    title: str
+    lines: tuple[str, ...]
+    picture: bytes | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class RunView:
     """Everything a report reads, and nothing else.
@@ -50,6 +61,7 @@ class RunView:
         before_after: the run repeated with a remedy; None where none was tried.
         notes: events of the record, oldest first.
         problems: what could not be read from the record.
+        lab: examinations of the lab that were kept with the run, oldest first.
     """
 
     name: str
@@ -62,6 +74,7 @@ class RunView:
     before_after: BeforeAfter | None = None
     notes: tuple[Note, ...] = ()
     problems: tuple[str, ...] = ()
+    lab: tuple[LabResult, ...] = ()
 
     def symptoms_of(self, finding: Finding) -> tuple[Finding, ...]:
         """The findings that `finding` explains, also through one another; worst first."""
@@ -92,6 +105,7 @@ def build_view(
     history: History,
     rule_docs: Mapping[str, RuleDocs],
     before_after: BeforeAfter | tuple[History, Diagnosis, str] | None = None,
+    lab: tuple[LabResult, ...] = (),
 ) -> RunView:
     """The view of a recorded run.
 
@@ -100,6 +114,7 @@ def build_view(
         diagnosis, history: what the rules said about it and what it measured.
         rule_docs: documentation of the loaded rules, by rule id.
         before_after: history, diagnosis and label of a repetition with the remedy applied.
+        lab: see :func:`lab_results`.
     """
     return RunView(
         name=reader.facts.name,
@@ -112,7 +127,38 @@ def build_view(
         before_after=None if before_after is None else BeforeAfter(*before_after),
         notes=tuple(Note(event.step, event.kind, event.text) for event in reader.events()),
         problems=tuple(str(problem) for problem in reader.problems),
+        lab=lab,
     )
+
+
+LAB_FOLDER = "lab"
+"""In a run's folder: what ``nndoctor lab ... --run`` has kept of its model, ``<name>.json`` and ``<name>.png``."""
+
+
+def keep_lab_result(folder: Path, result: LabResult) -> Path:
+    """Keep `result` with the run in `folder`, after those that are there; returns its file."""
+    home = folder / LAB_FOLDER
+    home.mkdir(exist_ok=True)
+    slug = "-".join(re.findall(r"[a-z0-9]+", result.title.lower()))
+    place = home / f"{1 + len(list(home.glob('*.json'))):03d}-{slug}.json"
+    if result.picture is not None:
+        place.with_suffix(".png").write_bytes(result.picture)
+    place.write_text(json.dumps({"title": result.title, "lines": result.lines}), encoding="utf-8")
+    return place
+
+
+def lab_results(folder: Path) -> tuple[LabResult, ...]:
+    """What the lab has kept with the run in `folder`; files that are none of its own are passed over."""
+    found = []
+    for place in sorted((folder / LAB_FOLDER).glob("*.json")):
+        try:
+            held = json.loads(place.read_text(encoding="utf-8"))
+            title, lines = str(held["title"]), tuple(str(line) for line in held["lines"])
+        except (OSError, ValueError, KeyError, TypeError):
+            continue
+        picture = place.with_suffix(".png")
+        found.append(LabResult(title, lines, picture.read_bytes() if picture.is_file() else None))
+    return tuple(found)
 
 
 _SPELLING = {"nan": "NaN", "relu": "ReLU", "lr": "LR", "adam": "Adam", "sgd": "SGD", "bn": "BN", "nan-or-inf": "NaN or infinity"}

@@ -122,3 +122,28 @@ def test_the_middle_is_the_checkpoint_nearest_to_half_of_the_steps() -> None:
     assert steps_of(files) == [0, 10, 80, 110, 200]
     assert middle_of(steps_of(files)) == 3
     assert steps_of([Path("initial.pt"), Path("trained.pt")]) == [0, 1]
+
+
+def test_a_result_is_kept_with_the_run_and_shown_in_its_report(
+    checkpoints: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import nndoctor
+
+    model = nn.Linear(2, 2)
+    with nndoctor.wrap(model, torch.optim.SGD(model.parameters(), lr=0.1), ui="off", name="examined") as doctor:
+        model(torch.ones(3, 2)).sum().backward()
+    assert main(["lab", "surface", checkpoints, *WHO, "--points", "3", "--run", "examined"]) == 0
+    assert main(["lab", "path", checkpoints, *WHO, "--points", "3", "--level", "critical", "--run", str(doctor.run_dir)]) == 0
+    capsys.readouterr()
+    assert main(["report", "examined", "-o", str(tmp_path / "report.html")]) == 0
+    page = (tmp_path / "report.html").read_text()
+    assert page.count("data:image/png;base64,") == 2
+    assert "Loss surface, random directions" in page
+    assert "layers are critical" in page
+
+
+def test_a_run_that_is_not_there_is_told_before_anything_is_computed(
+    checkpoints: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["lab", "surface", checkpoints, *WHO, "--points", "100000", "--run", "nowhere"]) == 2
+    assert "nowhere" in capsys.readouterr().err

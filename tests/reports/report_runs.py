@@ -9,7 +9,7 @@ import numpy as np
 
 from nndoctor.findings import Diagnosis, Evidence, Finding, Fix, NotExamined, ProbeFailure, RuleDocs, Severity, ordered
 from nndoctor.history import History
-from nndoctor.reports.view import BeforeAfter, Note, RunView
+from nndoctor.reports.view import BeforeAfter, LabResult, Note, RunView
 from nndoctor.signals import Frame, Targets
 
 HOSTILE = ("</script><img src=x onerror=alert(1)>", "blocks[/x]", "safe\u202egnp.exe\u2066", "a\x1b[2Jb\x00c", "{{ 7*7 }}", "'\"><svg onload=alert(2)>")
@@ -188,6 +188,7 @@ def ill(steps: int = 3000, layers: int = 24, names: tuple[str, ...] = (), repeat
     return view(
         made, findings(made, first), before_after=after, notes=(Note(first, "probe", "timing was dismissed"),),
         probe_failures=(ProbeFailure("timing", first, "RuntimeError: no clock"),),
+        lab=(LabResult("Curvature", ("eigenvalues 12, 3", "", "Unstable above a learning rate of 0.17.")),),
     )  # fmt: skip
 
 

@@ -1,0 +1,47 @@
+"""What the lab keeps with a run comes back in its report."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from nndoctor.reports import html
+from nndoctor.reports.sections import lab
+from nndoctor.reports.view import LabResult, keep_lab_result, lab_results
+
+from . import report_runs as runs
+
+PIXEL = b"\x89PNG\r\n\x1a\n-not-really"
+
+
+def test_results_come_back_in_the_order_they_were_kept(tmp_path: Path) -> None:
+    results = (LabResult("Curvature", ("sharp", "Lower the rate.")), LabResult("Loss surface, random directions", ("A bowl.",), PIXEL))
+    for result in results:
+        keep_lab_result(tmp_path, result)
+    assert lab_results(tmp_path) == results
+    assert sorted(path.name for path in (tmp_path / "lab").iterdir()) == ["001-curvature.json", "002-loss-surface-random-directions.json", "002-loss-surface-random-directions.png"]
+
+
+def test_files_that_are_none_of_the_labs_are_passed_over(tmp_path: Path) -> None:
+    keep_lab_result(tmp_path, LabResult("Curvature", ("flat",)))
+    for name, content in (("000.json", "{"), ("zzz.json", "[1]"), ("other.json", '{"title": "x"}')):
+        (tmp_path / "lab" / name).write_text(content)
+    assert [result.title for result in lab_results(tmp_path)] == ["Curvature"]
+    assert lab_results(tmp_path / "nowhere") == ()
+
+
+def test_the_report_shows_title_verdict_text_and_picture() -> None:
+    hostile = runs.HOSTILE[0]
+    view = replace(runs.healthy(20, 2), lab=(LabResult("Loss surface", (f"line of {hostile}", "", "A bowl."), PIXEL),))
+    built = lab.build(view)
+    assert built is not None
+    assert built["shown"][0].verdict == "A bowl."
+    page = html.render(view)
+    assert "Examined in the lab" in page
+    assert "data:image/png;base64," in page
+    assert hostile not in page
+    assert "A bowl." in page
+
+
+def test_a_run_that_was_not_examined_has_no_such_section() -> None:
+    assert lab.build(runs.healthy(20, 2)) is None
