@@ -57,8 +57,6 @@ def unhelpful_layers(
 
         patient = patient_from(model, batches, loss, checkpoint, max_batches, device)
         found = lab.unhelpful_layers(patient, margin=margin, work=work, progress=progress)
-    answer(found, list(told(found)), json=json, figure=figure, draw=draw_unhelpful_layers)
-        found = lab.unhelpful_layers(patient, margin=margin, work=None if work is None else str(work), progress=progress)
     answer(found, list(told(found)), json=json, figure=figure, draw=draw_unhelpful_layers, run=run, title="Layers that can go")
 
 
