@@ -860,11 +860,22 @@ class Doctor:
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
     ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        """Gradients exist only after the closure: look at them each time it returns, the last one counts."""
+        """Gradients exist only after the closure: look at them each time it returns, the last one counts.
+
+        So does the window of backward calls that the step closes, where forward and backward run in the closure.
+        """
+        judged = False
+
+        def ready() -> None:
+            nonlocal judged
+            if not judged and not self._quiet:
+                judged = True
+                self._window.contract = _worst(self._window.contract, self._contracts.before_step(optimizer))
+            self._gradients_ready(optimizer)
 
         def observed() -> Any:
             result = closure()
-            self._guard("closure", lambda: self._gradients_ready(optimizer))
+            self._guard("closure", ready)
             return result
 
         if len(args) > 1:

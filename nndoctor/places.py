@@ -19,6 +19,9 @@ MOST_PLACES = 4
 LOOKS = 8
 """How often each call is looked up: enough for the two halves of an alternating loop."""
 
+LOOPS_OF_OTHERS = ("lightning", "pytorch_lightning", "transformers", "ignite", "keras")
+"""Frameworks with a loop of their own: between it and the script, ``before backward`` would be ``before trainer.fit()``."""
+
 _OURS = Path(__file__).parent
 
 
@@ -83,9 +86,14 @@ def _code_place(path: str, line: int) -> CodePlace:
 
 
 def _users_line() -> tuple[str, int] | None:
-    """File and line of the innermost frame that is neither ours, nor a library's, nor Python's own."""
+    """File and line of the innermost frame that is neither ours, nor a library's, nor Python's own.
+
+    None where a framework makes the call in its own loop.
+    """
     for frame in _stack():
         path = frame.f_code.co_filename
+        if any(f"-packages{os.sep}{name}{os.sep}" in path for name in LOOPS_OF_OTHERS):
+            return None
         if _is_users(path):
             return path, frame.f_lineno
     return None

@@ -478,3 +478,21 @@ def test_a_report_is_written_during_and_after_the_run(wrap: Callable[..., nndoct
     after = doctor.report(tmp_path / f"after.{suffix}").read_text()
     assert "No problems found" in during
     assert "No problems found" in after
+
+
+@pytest.mark.parametrize("clears", [True, False])
+def test_gradients_that_a_closure_never_clears_are_stale(wrap: Callable[..., nndoctor.Doctor], clears: bool) -> None:
+    model = net()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+    doctor = wrap(model, optimizer)
+
+    def closure() -> torch.Tensor:
+        loss = F.cross_entropy(model(X), Y)
+        if clears:
+            optimizer.zero_grad()  # between forward and backward, as Lightning does it
+        loss.backward()
+        return loss
+
+    for _ in range(6):
+        optimizer.step(closure)
+    assert sum(values(frames(doctor), "loop.stale_gradients")) == (0 if clears else 5)

@@ -65,3 +65,10 @@ def test_a_remedy_names_the_line_of_the_script() -> None:
 def test_a_remedy_whose_line_is_unknown_keeps_the_call() -> None:
     (fix,) = with_places(FINDING, {}).fixes
     assert describe_fix(fix) == "call optimizer.zero_grad() before backward"
+
+
+def test_a_call_in_the_loop_of_a_framework_has_no_place_in_the_script() -> None:
+    places = Places()
+    for file in ("/env/site-packages/lightning/loops/fit.py", "/env/site-packages/somebody/helper.py"):
+        exec(compile("places.saw(file)", file, "exec"), {"places": places, "file": file})
+    assert list(places.all()) == ["/env/site-packages/somebody/helper.py"], "a helper is called from the script's own loop"
