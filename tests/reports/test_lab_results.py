@@ -36,11 +36,14 @@ def test_the_report_shows_title_verdict_text_and_picture() -> None:
     built = lab.build(view)
     assert built is not None
     assert built["shown"][0].verdict == "A bowl."
+    assert built["shown"][0].lines == (f"line of {hostile}",)
     page = html.render(view)
     assert "Examined in the lab" in page
     assert "data:image/png;base64," in page
     assert hostile not in page
     assert "A bowl." in page
+    table = html.render(replace(view, lab=(LabResult("Curvature", ("layer  trace", "fc1    12", "Sharp.")),)))
+    assert "layer  trace<br>fc1    12<br>" in table
 
 
 def test_a_run_that_was_not_examined_has_no_such_section() -> None:

@@ -10,11 +10,11 @@ from nndoctor.reports.view import RunView
 
 
 class Shown(NamedTuple):
-    """One examination: its title, its verdict (the last line), all lines as text, and its picture as a data URI."""
+    """One examination: its title, its verdict (the last line), the other lines, and its picture as a data URI."""
 
     title: str
     verdict: str
-    text: str
+    lines: tuple[str, ...]
     picture: str
 
 
@@ -23,7 +23,7 @@ def build(view: RunView) -> Mapping[str, Any] | None:
         Shown(
             result.title,
             result.lines[-1] if result.lines else "",
-            "\n".join(result.lines[:-1]).strip("\n"),
+            tuple(line for line in result.lines[:-1] if line),
             "" if result.picture is None else f"data:image/png;base64,{base64.b64encode(result.picture).decode()}",
         )
         for result in view.lab
