@@ -40,7 +40,7 @@ from nndoctor.discovery import (
     unwrap,
 )
 from nndoctor.findings import Diagnosis, Finding, ProbeFailure, Severity, StopTraining
-from nndoctor.frames import RAW_LOSSES, Payload, pack
+from nndoctor.frames import RAW_LOSSES, Payload, Stretch, pack
 from nndoctor.interpose import PROCESS
 from nndoctor.loop_state import LoaderState, Rates, Speed, settings
 from nndoctor.packaged import full_catalogue
@@ -56,7 +56,7 @@ from nndoctor.probes.graph import GraphProbe
 from nndoctor.probes.layer_times import LayerTimesProbe
 from nndoctor.probes.loop import BACKWARDS_WITHOUT_STEP, Contract, LoopContracts
 from nndoctor.probes.parameters import ParameterProbe
-from nndoctor.quiet import Notes
+from nndoctor.quiet import Notes, plain_row
 from nndoctor.record import RecordWriter, RunFacts, new_run_folder
 from nndoctor.responses import OnFinding, Responses, Wishes, actions_of, save_checkpoint
 from nndoctor.rules import Judge, load_rulesets
@@ -267,7 +267,7 @@ class Doctor:
         self._mode_matters: list[nn.Module] | None = None
         self._skipped_total = 0
         self._frames_before, self._graphs_before = compiled_frames(), compiled_graphs()
-        self._pending: list[Payload] = []
+        self._pending: list[Payload | Stretch] = []
         self._quiet = False
         self._roots = tuple(index.roots.values())
         self._loud = float("inf")
@@ -956,17 +956,26 @@ class Doctor:
         for note, elapsed, ended in notes.take():
             step += 1
             epoch = self._loader.epoch_at(*note.position, batches)
-            measured: dict[str, Measured] = {"step.time": elapsed}
-            if note.losses:
-                measured[RAW_LOSSES] = _together(note.losses)
             if self._batches is not None:
                 self._batches.slept(step, note.losses, note.loaded)
-            _note_clipping(measured, note.preclip, note.max_norm)
-            if self._loader.seen:
-                measured["step.data_wait_fraction"] = min(1.0, note.waited / elapsed) if elapsed > 0 else 0.0
+            waited = min(1.0, note.waited / elapsed) if elapsed > 0 else 0.0
+            story: Mapping[str, Measured] = {}
             if (note.rate != self._rates.last or self._rates.phases.rising) and self._rates.follow(note.rate, epoch, step):
-                measured.update(self._rates.story())
-            self._pending.append(pack(step, ended, epoch, targets, measured))
+                story = self._rates.story()
+            row = None if story else plain_row(note, elapsed, waited if self._loader.seen else None)
+            if row is not None:
+                last = self._pending[-1] if self._pending else None
+                if not isinstance(last, Stretch) or last.names != row[0]:
+                    self._pending.append(last := Stretch(row[0]))
+                last.add(step, ended, epoch, row[1])
+            else:
+                measured: dict[str, Measured] = {"step.time": elapsed, **story}
+                if note.losses:
+                    measured[RAW_LOSSES] = _together(note.losses)
+                _note_clipping(measured, note.preclip, note.max_norm)
+                if self._loader.seen:
+                    measured["step.data_wait_fraction"] = waited
+                self._pending.append(pack(step, ended, epoch, targets, measured))
             self._budget.step_took(step, elapsed, own, False)
             self._speed.step(elapsed, own, dense=False)
         if self._batches is not None:

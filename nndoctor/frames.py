@@ -6,7 +6,7 @@ runs in the doctor's own thread and waits for the copy there.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from math import isfinite
 
@@ -37,6 +37,43 @@ class Payload:
     targets: Targets
     numbers: dict[str, list[float]] = field(default_factory=dict)
     copies: list[tuple[torch.Tensor, list[tuple[str, int]], torch.cuda.Event | None]] = field(default_factory=list)
+
+
+@dataclass
+class Stretch:
+    """Quiet steps in a row that brought the same few plain numbers, on their way as one table.
+
+    Args:
+        names: of the signals, one per column of `rows`.
+        steps, times, epochs: of each step.
+        rows: (steps, signals).
+    """
+
+    names: tuple[str, ...]
+    steps: list[int] = field(default_factory=list)
+    times: list[float] = field(default_factory=list)
+    epochs: list[float | None] = field(default_factory=list)
+    rows: list[tuple[float, ...]] = field(default_factory=list)
+
+    @property
+    def time(self) -> float:
+        """When the first of its steps ended."""
+        return self.times[0]
+
+    def __len__(self) -> int:
+        return len(self.steps)
+
+    def add(self, step: int, time: float, epoch: float | None, row: tuple[float, ...]) -> None:
+        self.steps.append(step)
+        self.times.append(time)
+        self.epochs.append(epoch)
+        self.rows.append(row)
+
+    def frames(self) -> Iterator[Frame]:
+        """One frame per step; to make them from one table costs a fifth of making each by itself."""
+        table = np.asarray(self.rows, dtype=np.float32)
+        for row, step, time, epoch in zip(table, self.steps, self.times, self.epochs, strict=True):
+            yield Frame(step, time, epoch, {name: row[i : i + 1] for i, name in enumerate(self.names)})
 
 
 def pack(

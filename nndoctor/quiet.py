@@ -7,10 +7,13 @@ loop. The training thread therefore only writes a tuple, and the arithmetic is d
 from __future__ import annotations
 
 from collections.abc import Iterator
+from math import isfinite
 from time import perf_counter, time
 from typing import Any, NamedTuple, TypeAlias
 
 import torch
+
+ONE_LOSS = ("step.time", "loss", "loss.nonfinite")
 
 Losses: TypeAlias = "list[torch.Tensor | float]"
 
@@ -82,3 +85,26 @@ class Notes:
         for note in map(Note._make, notes):
             elapsed, self.since = note.ended - self.since, note.ended
             yield note, elapsed, note.ended + offset
+
+
+def plain_row(note: Note, elapsed: float, waited: float | None) -> tuple[tuple[str, ...], tuple[float, ...]] | None:
+    """Names and numbers of a step with one finite loss and nothing that is still on a device; None for any other.
+
+    Args:
+        elapsed: seconds that the step took.
+        waited: share of them spent waiting for the loader, None where there is none.
+    """
+    if len(note.losses) != 1:
+        return None
+    loss = note.losses[0]
+    if not isinstance(loss, float) or not isfinite(loss):
+        return None
+    names: tuple[str, ...] = ONE_LOSS
+    numbers: tuple[float, ...] = (elapsed, loss, 0.0)
+    if waited is not None:
+        names, numbers = (*names, "step.data_wait_fraction"), (*numbers, waited)
+    if note.preclip is not None:
+        if not isinstance(note.preclip, float) or not isinstance(note.max_norm, (int, float)):
+            return None
+        names, numbers = (*names, "grad.total_norm_preclip", "clip.max_norm"), (*numbers, note.preclip, float(note.max_norm))
+    return names, numbers

@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal, Protocol, TypeAlias
 
 from nndoctor.findings import Diagnosis, Finding, ProbeFailure
-from nndoctor.frames import Payload, unpack
+from nndoctor.frames import Payload, Stretch, unpack
 from nndoctor.record import RecordWriter
 from nndoctor.reports.panel import PanelState, panel_state
 from nndoctor.reports.panel_data import PANEL_SIGNALS
@@ -45,7 +45,8 @@ class Pace:
     planned_steps: int | None = None
 
 
-Work: TypeAlias = Sequence[Payload | Frame] | Callable[[], None] | None
+Step: TypeAlias = Payload | Stretch | Frame
+Work: TypeAlias = Sequence[Step] | Callable[[], None] | None
 
 
 class Worker:
@@ -87,12 +88,12 @@ class Worker:
         self._thread = threading.Thread(target=self._run, name="nndoctor", daemon=True)
         self._thread.start()
 
-    def put(self, steps: Sequence[Payload | Frame]) -> bool:
+    def put(self, steps: Sequence[Step]) -> bool:
         """Hand over some steps; False if the queue was full and they were dropped."""
         try:
             self._queue.put_nowait(steps)
         except queue.Full:
-            self.dropped += len(steps)
+            self.dropped += sum(len(step) if isinstance(step, Stretch) else 1 for step in steps)
             return False
         return True
 
@@ -140,7 +141,7 @@ class Worker:
             except Exception as error:
                 self._failed("judging", error)
 
-    def _take(self, steps: Sequence[Payload | Frame]) -> None:
+    def _take(self, steps: Sequence[Step]) -> None:
         """Judge, record and show some steps; one that cannot be judged does not keep the others from it."""
         begun = time.thread_time()
         changed = False
@@ -179,16 +180,18 @@ class Worker:
         except Exception as error:
             self._failed("telling others", error)
 
-    def _judge(self, step: Payload | Frame, news: list[Frame | Targets]) -> bool:
-        """Judge one step and add to `news` what is to be recorded of it; True if a finding changed."""
+    def _judge(self, step: Step, news: list[Frame | Targets]) -> bool:
+        """Judge one step or stretch and add to `news` what is to be recorded of it; True if a finding changed."""
         if isinstance(step, Payload):
             if step.targets is not self._targets:
                 self._targets = step.targets
                 self.judge.grow(step.targets)
                 news.append(step.targets)
             step = unpack(step)
-        changed = self.judge.feed(step)
-        news.append(step)
+        changed = False
+        for frame in step.frames() if isinstance(step, Stretch) else (step,):
+            changed |= self.judge.feed(frame)
+            news.append(frame)
         return changed
 
     def _note(self) -> None:

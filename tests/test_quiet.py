@@ -10,7 +10,8 @@ import torch
 from torch import nn
 
 import nndoctor
-from nndoctor.quiet import Note, Notes
+from nndoctor.frames import Stretch
+from nndoctor.quiet import Note, Notes, plain_row
 from nndoctor.record import RecordReader
 from nndoctor.signals import Frame
 
@@ -203,3 +204,29 @@ def test_batches_of_quiet_steps_keep_their_own_losses(tmp_path: Path) -> None:
     assert [step for step, _ in ring] == list(range(1, 76))
     assert [batch.number for _, batches in ring for batch in batches] == list(range(1, 151))
     assert [loss for _, batches in ring for batch in batches for loss in batch.losses] == pytest.approx(losses)
+
+
+def test_a_plain_step_becomes_a_row_and_any_other_none() -> None:
+    plain = note(1.0, 0.0)._replace(losses=[2.5])
+    assert plain_row(plain, 0.1, None) == (("step.time", "loss", "loss.nonfinite"), (0.1, 2.5, 0.0))
+    clipped = plain._replace(preclip=3.0, max_norm=1)
+    names, numbers = plain_row(clipped, 0.1, 0.25) or ((), ())
+    assert dict(zip(names, numbers, strict=True)) == {
+        "step.time": 0.1, "loss": 2.5, "loss.nonfinite": 0.0, "step.data_wait_fraction": 0.25,
+        "grad.total_norm_preclip": 3.0, "clip.max_norm": 1.0,
+    }  # fmt: skip
+    for other in ([], [1.0, 2.0], [float("nan")], [torch.ones(1)]):
+        assert plain_row(plain._replace(losses=other), 0.1, None) is None
+    assert plain_row(plain._replace(preclip=torch.ones(1), max_norm=1.0), 0.1, None) is None
+
+
+def test_a_stretch_gives_the_frames_of_its_steps() -> None:
+    stretch = Stretch(("loss", "step.time"))
+    stretch.add(7, 100.0, None, (2.0, 0.5))
+    stretch.add(8, 101.0, 0.25, (1.0, 0.25))
+    assert stretch.time == 100.0
+    frames = list(stretch.frames())
+    assert [(f.step, f.time, f.epoch) for f in frames] == [(7, 100.0, None), (8, 101.0, 0.25)]
+    assert [{k: v.tolist() for k, v in f.values.items()} for f in frames] == [
+        {"loss": [2.0], "step.time": [0.5]}, {"loss": [1.0], "step.time": [0.25]},
+    ]  # fmt: skip
