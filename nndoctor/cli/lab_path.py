@@ -104,7 +104,7 @@ def examined(
 
     first, steps = files[0], steps_of(files)
     if level == "critical":
-        few = {name: options[name] for name in ("recompute_batchnorm", "progress")}
+        few = {name: options[name] for name in ("recompute_batchnorm", "work", "progress")}
         impacts = paths.layer_impacts(patient, first, layers=layers, **few)
         return impacts, impact_lines(impacts), figures.draw_impacts
     options["middle"] = files[middle_of(steps)] if len(files) > 2 else None

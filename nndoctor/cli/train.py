@@ -95,6 +95,10 @@ def train(
         Path | None,
         typer.Option("--checkpoints", metavar="FOLDER", help="Keep the initial weights and those after each epoch, for nndoctor lab."),
     ] = None,
+    trail: Annotated[
+        Path | None,
+        typer.Option("--trail", metavar="FILE", help="Keep the way of the weights through all steps, for nndoctor lab surface."),
+    ] = None,
     seed: Annotated[int, typer.Option("--seed", help="Of everything random.")] = 1234,
     size: Annotated[
         int | None,
@@ -115,7 +119,7 @@ def train(
 
     options = TrainOptions(
         model=model, dataset=dataset, batch_size=batch_size, epochs=epochs, optimizer=optimizer, learning_rate=learning_rate,
-        exponential_decay=exponential_decay, schedule=schedule, checkpoints=checkpoints, ratio_average=ratio_average, subsample=subsample, depth=depth,
+        exponential_decay=exponential_decay, schedule=schedule, checkpoints=checkpoints, trail=trail, ratio_average=ratio_average, subsample=subsample, depth=depth,
         variance=tuple(variance or ()), norm=tuple(norm or ()), histogram=tuple(histogram or ()),
         spectral_norm=tuple(spectral_norm or ()), ratio=tuple(pair(text) for text in ratio or ()),
         train_accuracy=train_accuracy, test_accuracy=test_accuracy, svcca=svcca, hessian=hessian,

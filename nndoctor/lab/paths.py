@@ -298,6 +298,7 @@ def layer_impacts(
     layers: Sequence[str] | None = None,
     limit: float = 0.05,
     recompute_batchnorm: bool = False,
+    work: Path | str | None = None,
     progress: Progress = silent,
 ) -> LayerImpacts:
     """Which layers are critical: the change of loss and accuracy when one is put back to its initial weights.
@@ -305,25 +306,31 @@ def layer_impacts(
     Args:
         limit: share of accuracy that has to be lost for a layer to be critical; without class labels, share of what the
             whole training gained in loss.
+        work: keep finished layers there; a killed examination goes on from them.
     """
     wanted = tuple(parameter_layers(patient.model) if layers is None else layers)
     start, last = weights_at(patient, first), current_weights(patient.model)
     own = set(dict(patient.model.named_parameters()))
+    workbook = Workbook.of(work, "impact", patient, digest(start), recompute_batchnorm)
     rows = []
     with patient.examined() as subject:
 
-        def evaluated(moved: Weights) -> Evaluation:
-            put(subject, last)
-            put(subject, moved)
-            if recompute_batchnorm:
-                recompute_norms(subject)
-            return subject.evaluate()
+        def evaluated(key: str, moved: Weights) -> Evaluation:
+            if key not in workbook:
+                put(subject, last)
+                put(subject, moved)
+                if recompute_batchnorm:
+                    recompute_norms(subject)
+                found = subject.evaluate()
+                workbook.put(key, [found.loss, found.accuracy, found.losses, found.sizes])
+            loss, accuracy, losses, sizes = workbook.get(key)
+            return Evaluation(loss, accuracy, tuple(losses), tuple(sizes))
 
-        trained = evaluated({})
-        gained = evaluated(start).loss - trained.loss
+        trained = evaluated("trained", {})
+        gained = evaluated("initial", start).loss - trained.loss
         for done, layer in enumerate(wanted, start=1):
             names = tensors_of_layer(patient.model, layer)
-            reset = evaluated({name: start[name] for name in names})
+            reset = evaluated(f"without {layer}", {name: start[name] for name in names})
             change = reset.loss - trained.loss
             accuracy = None if reset.accuracy is None or trained.accuracy is None else reset.accuracy - trained.accuracy
             harm = change / max(gained, 1e-12) if accuracy is None else -accuracy

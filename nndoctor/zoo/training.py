@@ -13,6 +13,7 @@ from torch.optim.lr_scheduler import ExponentialLR, LRScheduler
 
 import nndoctor
 from nndoctor.lab.schedules import ExponentialRatioLR, ListingRatioLR, RatioLR, RecursiveRatioLR
+from nndoctor.lab.trail import Trail
 from nndoctor.zoo.case import NoDoctor
 from nndoctor.zoo.datasets import DataSet, data_set
 from nndoctor.zoo.measures import TOPICS, Histogram, Ratio, SpectralNorm, Statistic, Tap, norm, variance
@@ -59,6 +60,7 @@ class TrainOptions:
         visualisation: ``tb``, ``mpl``, ``jsonl``.
         log_dir: where that is written.
         checkpoints: folder for the initial weights and those after each epoch, as ``step-<steps>.pt``; None: none.
+        trail: file for the way of the weights through all steps, kept small (see :mod:`nndoctor.lab.trail`); None: none.
         doctor: attach the doctor, with this kind of panel; None: do not.
         size, folder, download: of the data set.
     """
@@ -86,6 +88,7 @@ class TrainOptions:
     visualisation: str = "jsonl"
     log_dir: Path = Path("runs")
     checkpoints: Path | None = None
+    trail: Path | None = None
     seed: int = 1234
     doctor: str | None = "off"
     size: int | None = None
@@ -139,6 +142,7 @@ class Trainer:
                 self.model, self.optimizer, self.loss_fn, loader=self.loader, ui=options.doctor, name=options.model
             )
         self._observer = observer
+        self._trail = None if options.trail is None else Trail(self.model).follow(self.optimizer)
         self._save()
 
     @property
@@ -203,6 +207,9 @@ class Trainer:
     def close(self) -> None:
         """Finish files and let go of the model; measured figures are drawn now."""
         self.tap.detach()
+        if self._trail is not None and self.options.trail is not None:
+            self._trail.detach()
+            self._trail.record().save(self.options.trail)
         if self.doctor is not None:
             self.doctor.close()
         self.writer.close()

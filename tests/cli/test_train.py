@@ -159,3 +159,11 @@ def test_checkpoints_of_a_training_can_be_examined_in_the_lab(capsys: pytest.Cap
     who = ["--model", "nndoctor.zoo.models:Mlp", "--batches", "nndoctor.zoo.datasets:shipped_batches"]
     assert main(["lab", "path", "kept", *who, "--points", "3", "--max-batches", "1"]) == 0
     assert "2 paths; the highest barrier is" in capsys.readouterr().out
+
+
+def test_the_way_of_a_training_can_be_drawn_in_the_lab(capsys: pytest.CaptureFixture[str]) -> None:
+    trained("--trail", "way.npz", "--checkpoints", "kept")
+    who = ["--model", "nndoctor.zoo.models:Mlp", "--batches", "nndoctor.zoo.datasets:shipped_batches", "--max-batches", "1"]
+    options = ["--directions", "trajectory", "--trail", "way.npz", "--points", "3"]
+    assert main(["lab", "surface", "kept/step-7.pt", *who, *options]) == 0
+    assert "the optimizer's way: 8 points" in capsys.readouterr().out

@@ -185,3 +185,12 @@ def test_recomputed_batchnorm_statistics_are_those_of_the_batches() -> None:
     between = model_paths(training.patient, training.states[0], alphas=(0.5,)).of("model").losses
     recomputed = model_paths(training.patient, training.states[0], alphas=(0.5,), recompute_batchnorm=True).of("model").losses
     assert between != recomputed
+
+
+def test_layers_that_were_put_back_before_a_kill_are_not_put_back_again(training: Training, tmp_path: Path) -> None:
+    whole = layer_impacts(training.patient, training.states[0], work=tmp_path)
+    pieces = next(tmp_path.glob("impact-*/pieces.jsonl"))
+    lines = pieces.read_text().splitlines(keepends=True)
+    pieces.write_text("".join(lines[:3]))
+    assert layer_impacts(training.patient, training.states[0], work=tmp_path) == whole
+    assert len(lines) == 4 == len(pieces.read_text().splitlines())
