@@ -29,7 +29,8 @@ from nndoctor.cli.output import UsageError, columns
 
 if TYPE_CHECKING:
     from nndoctor.lab import Patient
-    from nndoctor.lab.paths import LayerImpacts, Paths
+    from nndoctor.lab.impacts import LayerImpacts
+    from nndoctor.lab.paths import Paths
     from nndoctor.lab.shapes import PathComparison
 
 LEVELS = ("model", "layer", "parameter", "compare", "critical")
@@ -56,6 +57,9 @@ def path(
         list[str] | None, typer.Option("--layer", help="This layer only; may be repeated.  [default: all]")
     ] = None,
     parameters: Annotated[int, typer.Option("--parameters", min=1, help="Parameters drawn in every layer.")] = 20,
+    draws: Annotated[
+        int, typer.Option("--draws", min=0, help="For critical: how often a layer is also given new random weights.")
+    ] = 0,
     seed: Annotated[int, typer.Option("--seed", help="Of the draw.")] = 0,
     recompute_batchnorm: Annotated[
         bool, typer.Option("--recompute-batchnorm", help="Gather running statistics anew at every point.")
@@ -87,7 +91,7 @@ def path(
             "work": work,
             "progress": progress,
         }
-        drawn = {"elements": parameters, "seed": seed} if level == "parameter" else {}
+        drawn = {"parameter": {"elements": parameters, "seed": seed}, "critical": {"draws": draws}}.get(level, {})
         try:
             found, lines, draw = examined(patient, files, level, layers, {**shared, **drawn})
         except ValueError as error:
@@ -101,11 +105,12 @@ def examined(
     """What is found at `level`, as lines, and what draws it."""
     from nndoctor.lab import landscape_figures as figures
     from nndoctor.lab import paths, shapes
+    from nndoctor.lab.impacts import layer_impacts
 
     first, steps = files[0], steps_of(files)
     if level == "critical":
         few = {name: options[name] for name in ("recompute_batchnorm", "work", "progress")}
-        impacts = paths.layer_impacts(patient, first, layers=layers, **few)
+        impacts = layer_impacts(patient, first, layers=layers, draws=options["draws"], **few)
         return impacts, impact_lines(impacts), figures.draw_impacts
     options["middle"] = files[middle_of(steps)] if len(files) > 2 else None
     if level == "compare":
@@ -179,14 +184,15 @@ def comparison_lines(found: PathComparison) -> Iterator[Any]:
 
 
 def impact_lines(found: LayerImpacts) -> Iterator[Any]:
-    rows = [("layer", "loss", "accuracy", "travelled", "relative", "")]
+    rows = [("layer", "initial: loss", "accuracy", "random: loss", "travelled", "relative", "")]
     for row in found.layers:
-        accuracy = "" if row.accuracy_change is None else f"{row.accuracy_change:+.1%}"
+        random = "" if row.random_loss_change is None else f"{row.random_loss_change:+.4g} ± {row.random_spread:.2g}"
         rows.append(
             (
                 row.layer,
                 f"{row.loss_change:+.4g} ± {row.standard_error:.2g}",
-                accuracy,
+                "" if row.accuracy_change is None else f"{row.accuracy_change:+.1%}",
+                random,
                 f"{row.travelled:.3g}",
                 f"{row.relative:.2g}",
                 "critical" if row.critical else "ambient",
@@ -195,4 +201,5 @@ def impact_lines(found: LayerImpacts) -> Iterator[Any]:
     yield from columns(rows)
     yield ""
     critical = found.critical
-    yield f"{len(critical)} of {len(found.layers)} layers are critical (limit {found.limit:.0%}){': ' if critical else ''}{', '.join(critical)}."
+    verdict = f"{len(critical)} of {len(found.layers)} layers are critical (limit {found.limit:.0%})"
+    yield f"{verdict}{': ' if critical else ''}{', '.join(critical)}."

@@ -8,7 +8,8 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 
 from nndoctor.lab.figures import new_figure
-from nndoctor.lab.paths import LayerImpacts, PathCurve, Paths
+from nndoctor.lab.impacts import LayerImpacts
+from nndoctor.lab.paths import PathCurve, Paths
 from nndoctor.lab.shapes import PathComparison
 from nndoctor.lab.surface import LossSurface
 

@@ -1,9 +1,7 @@
 """Straight and curved paths from the initial weights to the trained ones, and the loss along them.
 
 After Nemcova, *Neural network training progress visualization*: linear and quadratic paths of the whole model, of one layer,
-of a single parameter. What that work calls robust layers are the ones that training depends on; the literature (Zhang, Bengio &
-Singer, *Are all layers created equal?*) calls those critical, and the others ambient or robust. Here they are ``critical`` and
-``ambient``.
+of a single parameter.
 """
 
 from __future__ import annotations
@@ -17,7 +15,7 @@ from typing import Any, Literal, TypeAlias
 import torch
 from torch import Tensor
 
-from nndoctor.lab.patient import Evaluation, Patient, Subject
+from nndoctor.lab.patient import Patient, Subject
 from nndoctor.lab.points import (
     Place,
     Weights,
@@ -247,100 +245,6 @@ def drawn_elements(patient: Patient, count: int, seed: int = 0) -> tuple[tuple[s
     return tuple(drawn)
 
 
-@dataclass(frozen=True)
-class LayerImpact(Result):
-    """What resetting one layer to its initial weights does, all others trained.
-
-    Args:
-        loss_change, accuracy_change: after the reset minus before.
-        standard_error: of the change of the loss, over batches; NaN with fewer than two.
-        travelled, relative: distance the layer's parameters went, and as a share of their initial length.
-        critical: the training of this layer cannot be taken back; otherwise it is ambient.
-    """
-
-    layer: str
-    loss_change: float
-    accuracy_change: float | None
-    standard_error: float
-    travelled: float
-    relative: float
-    critical: bool
-
-
-@dataclass(frozen=True)
-class LayerImpacts(Result):
-    """The impact of every layer, and the limit above which one is called critical.
-
-    Args:
-        limit: loss of accuracy (or, without class labels, growth of the loss as a share of that of the whole training)
-            from which on a layer is critical.
-    """
-
-    layers: tuple[LayerImpact, ...]
-    limit: float
-
-    @property
-    def critical(self) -> tuple[str, ...]:
-        """Layers that cannot be reset, the most sensitive first; nnvis called these robust."""
-        found = sorted((row for row in self.layers if row.critical), key=lambda row: -row.loss_change)
-        return tuple(row.layer for row in found)
-
-    @property
-    def ambient(self) -> tuple[str, ...]:
-        """Layers that can be reset without harm; Zhang et al. call these robust, too."""
-        return tuple(row.layer for row in self.layers if not row.critical)
-
-
-def layer_impacts(
-    patient: Patient,
-    first: Place,
-    *,
-    layers: Sequence[str] | None = None,
-    limit: float = 0.05,
-    recompute_batchnorm: bool = False,
-    work: Path | str | None = None,
-    progress: Progress = silent,
-) -> LayerImpacts:
-    """Which layers are critical: the change of loss and accuracy when one is put back to its initial weights.
-
-    Args:
-        limit: share of accuracy that has to be lost for a layer to be critical; without class labels, share of what the
-            whole training gained in loss.
-        work: keep finished layers there; a killed examination goes on from them.
-    """
-    wanted = tuple(parameter_layers(patient.model) if layers is None else layers)
-    start, last = weights_at(patient, first), current_weights(patient.model)
-    own = set(dict(patient.model.named_parameters()))
-    workbook = Workbook.of(work, "impact", patient, digest(start), recompute_batchnorm)
-    rows = []
-    with patient.examined() as subject:
-
-        def evaluated(key: str, moved: Weights) -> Evaluation:
-            if key not in workbook:
-                put(subject, last)
-                put(subject, moved)
-                if recompute_batchnorm:
-                    recompute_norms(subject)
-                found = subject.evaluate()
-                workbook.put(key, [found.loss, found.accuracy, found.losses, found.sizes])
-            loss, accuracy, losses, sizes = workbook.get(key)
-            return Evaluation(loss, accuracy, tuple(losses), tuple(sizes))
-
-        trained = evaluated("trained", {})
-        gained = evaluated("initial", start).loss - trained.loss
-        for done, layer in enumerate(wanted, start=1):
-            names = tensors_of_layer(patient.model, layer)
-            reset = evaluated(f"without {layer}", {name: start[name] for name in names})
-            change = reset.loss - trained.loss
-            accuracy = None if reset.accuracy is None or trained.accuracy is None else reset.accuracy - trained.accuracy
-            harm = change / max(gained, 1e-12) if accuracy is None else -accuracy
-            error = _standard_error([a - b for a, b in zip(reset.losses, trained.losses, strict=True)])
-            ends = distance(start, last, [name for name in names if name in own])
-            rows.append(LayerImpact(layer, change, accuracy, error, *ends, critical=harm > limit))
-            progress("resetting layers", done, len(wanted))
-    return LayerImpacts(tuple(rows), limit)
-
-
 def real_path(
     patient: Patient,
     checkpoints: Sequence[Place],
@@ -438,9 +342,3 @@ def _unravelled(number: int, shape: tuple[int, ...]) -> tuple[int, ...]:
         number, place = divmod(number, length)
         index.append(place)
     return tuple(reversed(index))
-
-
-def _standard_error(differences: Sequence[float]) -> float:
-    if len(differences) < 2:
-        return math.nan
-    return float(torch.tensor(differences, dtype=torch.float64).std()) / math.sqrt(len(differences))

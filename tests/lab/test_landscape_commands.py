@@ -65,7 +65,7 @@ def test_every_level_of_a_path_ends_in_its_verdict_and_a_figure(
     checkpoints: str, level: str, verdict: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     figure = tmp_path / "path.svg"
-    options = ["--points", "5", "--parameters", "2", "--figure", str(figure)]
+    options = ["--points", "5", "--parameters", "2", "--draws", "2", "--figure", str(figure)]
     assert main(["lab", "path", checkpoints, *WHO, "--level", level, *options]) == 0
     assert verdict in capsys.readouterr().out.splitlines()[-1]
     assert "<svg" in figure.read_text()

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from nndoctor.lab.figures import save_figure
+from nndoctor.lab.impacts import LayerImpact, LayerImpacts
 from nndoctor.lab.landscape_figures import STYLES, SurfaceStyle, draw_comparison, draw_impacts, draw_paths, draw_surface
-from nndoctor.lab.paths import LayerImpact, LayerImpacts, PathCurve, Paths
+from nndoctor.lab.paths import PathCurve, Paths
 from nndoctor.lab.shapes import compared
 from nndoctor.lab.surface import LossSurface, Trajectory, grid
 

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from nndoctor.lab import Patient
+from nndoctor.lab.impacts import layer_impacts
 from nndoctor.lab.paths import (
     PathCurve,
-    layer_impacts,
     layer_paths,
     model_paths,
     parameter_paths,
@@ -194,3 +194,17 @@ def test_layers_that_were_put_back_before_a_kill_are_not_put_back_again(training
     pieces.write_text("".join(lines[:3]))
     assert layer_impacts(training.patient, training.states[0], work=tmp_path) == whole
     assert len(lines) == 4 == len(pieces.read_text().splitlines())
+
+
+def test_random_weights_are_drawn_for_one_layer_and_always_the_same(training: Training) -> None:
+    impacts = layer_impacts(training.patient, training.states[0], layers=["2"], draws=3)
+    assert impacts == layer_impacts(training.patient, training.states[0], layers=["2"], draws=3)
+    torch.manual_seed(0)
+    state = {name: tensor.clone() for name, tensor in training.states[-1].items()}
+    fresh = nn.Linear(16, 3)
+    state["2.weight"], state["2.bias"] = fresh.weight.detach(), fresh.bias.detach()
+    first = training.loss_of(state) - training.loss_of(training.states[-1])
+    one = layer_impacts(training.patient, training.states[0], layers=["2"], draws=1).layers[0]
+    assert one.random_loss_change == pytest.approx(first, abs=1e-6)
+    assert impacts.layers[0].random_spread > 0
+    assert layer_impacts(training.patient, training.states[0]).layers[0].random_loss_change is None
