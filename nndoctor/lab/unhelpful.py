@@ -35,8 +35,15 @@ FIRST_LOOK = 32
 """Samples after which a layer whose absence clearly hurts is not looked at any further."""
 CLEARLY = 3.0
 """Standard errors that make it clear on the first look; most layers of a good network are clear."""
-TIMED_SAMPLES = 16
+REPLAY_BYTES = 1024**3
+"""Memory that outputs on the first look may take, so that what lies before a layer is not computed again for it."""
+TIMED_SAMPLES = 8
 TIMED_STEPS = 5
+TIMED_SHARE = 0.02
+"""Share of the forward pass below which the saving of a whole step is lost in its noise."""
+MOST_TIMED = 8
+MOST_TOGETHER = 12
+"""Candidates, the largest first, that are timed and that are tried together; each costs a few passes."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +62,7 @@ class LayerEffect:
         activation_bytes: outputs of its layers for one sample.
         forward_milliseconds, forward_share: time of its forward pass for `TIMED_SAMPLES` samples, and of the model's.
         step_share: measured share of forward and backward pass that is saved without it; None where it was not
-            measured, because it cannot go.
+            measured, because it cannot go or is too small for it.
     """
 
     name: str
@@ -144,9 +151,10 @@ def unhelpful_layers(
         error = base.error()
         limit = error if margin is None else margin
         seen = _observe(subject, progress)
+        replay = _record(subject, base, seen)
         effects, failures = [], []
         for number, layer in enumerate(seen.values()):
-            found = book.done(layer.name, partial(_examine, subject, base, layer, limit))
+            found = book.done(layer.name, partial(_examine, base, layer, limit, replay))
             progress("layers", number + 1, len(seen))
             if found is None:
                 failures.append((layer.name, "its outputs differ in shape from batch to batch, and from its inputs"))
@@ -223,6 +231,13 @@ class _Losses:
             return np.asarray([float(self._subject.loss(outputs, batch))])
         return self._alone(outputs, batch)
 
+    def first_look(self) -> tuple[Batch, NDArray[np.float64]]:
+        """The samples that are looked at first, and their losses with nothing missing."""
+        if not self.by_sample:
+            return self.batches[0], self.values[0]
+        first = self.batches[0].first(FIRST_LOOK)
+        return first, self.values[0][: sample_count(first)]
+
     def mean(self) -> float:
         sizes = [sample_count(batch) for batch in self.batches]
         return float(np.average([values.mean() for values in self.values], weights=sizes))
@@ -248,6 +263,78 @@ class _Losses:
             one = mapped(lambda t, i=index: t.narrow(batch.axis, i, 1), outputs)  # type: ignore[misc]
             losses.append(self._subject.loss(one, batch.part(index, 1)))
         return torch.stack(losses).double().cpu().numpy()
+
+
+@dataclass
+class _Replay:
+    """Outputs on the first look, call by call, and when modules began and ended; empty where replaying is not safe."""
+
+    modules: dict[str, nn.Module]
+    outputs: dict[str, list[Any]] = field(default_factory=dict)
+    began: dict[str, int] = field(default_factory=dict)
+    ended: dict[str, int] = field(default_factory=dict)
+
+    @contextmanager
+    def before(self, name: str) -> Iterator[None]:
+        """Modules that were done before `name` began hand out what they made then, without computing it."""
+        done = [other for other in self.outputs if self.ended[other] < self.began[name]]
+        outermost = [other for other in done if not any(other.startswith(f"{outer}.") for outer in done)]
+        for other in outermost:
+            self.modules[other].forward = _Repeated(self.outputs[other])
+        try:
+            yield
+        finally:
+            for other in outermost:
+                del self.modules[other].forward
+
+    @property
+    def bytes(self) -> int:
+        return sum(t.nbytes for calls in self.outputs.values() for output in calls for t in tensors(output))
+
+
+class _Repeated:
+    """A forward pass that hands out copies of known outputs, call after call; what follows may write into them."""
+
+    def __init__(self, outputs: list[Any]) -> None:
+        self._outputs = outputs
+        self._calls = 0
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        self._calls += 1
+        return mapped(Tensor.clone, self._outputs[(self._calls - 1) % len(self._outputs)])
+
+
+def _record(subject: Subject, base: _Losses, seen: Mapping[str, _Layer]) -> _Replay:
+    """What modules make of the first look; nothing if that needs much memory, or if replaying it changes a loss."""
+    replay = _Replay({name: layer.module for name, layer in seen.items()})
+    first, known = base.first_look()
+    clock = iter(range(10**9))
+
+    def begin(name: str) -> Callable[..., None]:
+        def note(module: nn.Module, args: Any) -> None:
+            replay.began.setdefault(name, next(clock))
+
+        return note
+
+    def end(name: str) -> Callable[..., None]:
+        def note(module: nn.Module, args: Any, output: Any) -> None:
+            replay.ended[name] = next(clock)
+            if replay.bytes < REPLAY_BYTES:
+                replay.outputs.setdefault(name, []).append(mapped(Tensor.clone, output))
+
+        return note
+
+    with ExitStack() as hooks:
+        for name, layer in seen.items():
+            hooks.callback(layer.module.register_forward_pre_hook(begin(name)).remove)
+            hooks.callback(layer.module.register_forward_hook(end(name)).remove)
+        subject.outputs(first)
+    last = max(replay.began, key=lambda name: replay.began[name])
+    with replay.before(last):
+        is_safe = replay.bytes < REPLAY_BYTES and np.allclose(base.of(first), known, rtol=1e-5, atol=1e-7)
+    if not is_safe:
+        replay.outputs.clear()
+    return replay
 
 
 def _observe(subject: Subject, progress: Progress) -> dict[str, _Layer]:
@@ -317,7 +404,9 @@ def without(layers: Sequence[tuple[_Layer, Way]]) -> Iterator[None]:
 
 
 def _passing(*args: Any, **kwargs: Any) -> Any:
-    return _first(args, kwargs)
+    """The first input; a copy, since what follows may write into it while somebody else still needs it."""
+    given = _first(args, kwargs)
+    return None if given is None else given.clone()
 
 
 class _Constant:
@@ -332,7 +421,7 @@ class _Constant:
         mean = self._means[self._calls % len(self._means)]
         self._calls += 1
         count = 1 if given is None else given.shape[0]
-        return mapped(lambda t: t.expand(count, *t.shape), mean)
+        return mapped(lambda t: t.expand(count, *t.shape).clone(), mean)
 
 
 def _mean_of(shapes: Any, sums: Any) -> Any:
@@ -352,13 +441,12 @@ def _leaves(tree: Any) -> Iterator[tuple[int, ...]]:
             yield from _leaves(item)
 
 
-def _examine(subject: Subject, base: _Losses, layer: _Layer, limit: float) -> list[Any] | None:
-    """Way, difference, error and samples; the first batch picks the way and may settle it."""
-    first = subject.batches[0].first(FIRST_LOOK) if base.by_sample else subject.batches[0]
-    known = base.values[0][: sample_count(first)] if base.by_sample else base.values[0]
+def _examine(base: _Losses, layer: _Layer, limit: float, replay: _Replay) -> list[Any] | None:
+    """Way, difference, error and samples; the first look picks the way and may settle it."""
+    first, known = base.first_look()
     looks: list[tuple[float, float, Way]] = []
     for way in layer.ways:
-        with without([(layer, way)]):
+        with replay.before(layer.name), without([(layer, way)]):
             differences = _without_overflow(base.of(first) - known)
         looks.append((float(differences.mean()), _error(differences), way))
     if not looks:
@@ -366,16 +454,20 @@ def _examine(subject: Subject, base: _Losses, layer: _Layer, limit: float) -> li
     mean, error, way = min(looks, key=lambda look: (not math.isfinite(look[0]), look[0]))
     if math.isfinite(error) and mean - CLEARLY * error > limit:
         return [way, mean, error, len(differences)]
-    mean, error, count = _difference(base, [(layer, way)])
-    return [way, mean, error, count]
+    return [way, *_difference(base, [(layer, way)], limit)]
 
 
-def _difference(base: _Losses, layers: Sequence[tuple[_Layer, Way]]) -> tuple[float, float, int]:
-    """Mean and error of the paired difference over all batches, and its number of samples."""
-    with without(layers):
-        parts = [_without_overflow(base.of(batch) - known) for batch, known in zip(base.batches, base.values, strict=True)]
-    differences = np.concatenate(parts)
-    return float(differences.mean()), _error(differences), len(differences)
+def _difference(base: _Losses, layers: Sequence[tuple[_Layer, Way]], limit: float) -> tuple[float, float, int]:
+    """Mean and error of the paired difference, and its number of samples: all, or those after which it is clearly too much."""
+    parts: list[NDArray[np.float64]] = []
+    for batch, known in zip(base.batches, base.values, strict=True):
+        with without(layers):
+            parts.append(_without_overflow(base.of(batch) - known))
+        differences = np.concatenate(parts)
+        mean, error = float(differences.mean()), _error(differences)
+        if mean - CLEARLY * error > limit:
+            break
+    return mean, error, len(differences)
 
 
 def _without_overflow(differences: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -419,10 +511,12 @@ def _with_times(
     """The effects with forward times of all, and the share of a step that those which can go would save."""
     part = subject.batches[0].first(TIMED_SAMPLES)
     forward, times = _forward_times(subject, part, seen)
+    large = sorted((e for e in effects if e.verdict == "can go"), key=lambda e: -times[e.name])[:MOST_TIMED]
+    worth = {effect.name for effect in large if times[effect.name] >= TIMED_SHARE * forward}
     timed = []
     for number, effect in enumerate(effects):
         share = None
-        if effect.verdict == "can go":
+        if effect.name in worth:
             share = _step_share(subject, part, [(seen[effect.name], effect.way)])
         seconds = times[effect.name]
         timed.append(_replaced(effect, forward_milliseconds=1000 * seconds, forward_share=seconds / forward, step_share=share))
@@ -502,11 +596,16 @@ def _together(
     """What can go at once: the largest first, each kept out where the loss still allows it."""
     gone: list[LayerEffect] = []
     result: tuple[float, float, int] = (0.0, 0.0, 0)
-    for effect in sorted((e for e in effects if e.verdict == "can go"), key=lambda e: (-e.parameters, e.name)):
+    candidates = sorted((e for e in effects if e.verdict == "can go"), key=lambda e: (-e.parameters, e.name))
+    attempts = 0
+    for effect in candidates:
+        if attempts == MOST_TOGETHER:
+            break
         if any(effect.name.startswith(other.name + ".") for other in gone):
             continue
+        attempts += 1
         outer = [other for other in gone if not other.name.startswith(effect.name + ".")]
-        attempt = _difference(base, [(seen[e.name], e.way) for e in (*outer, effect)])
+        attempt = _difference(base, [(seen[e.name], e.way) for e in (*outer, effect)], limit)
         if _judged(attempt[0], attempt[1], limit) == "can go":
             gone, result = [*outer, effect], attempt
     if not gone:

@@ -148,6 +148,67 @@ def test_a_module_that_is_called_twice_is_left_out_both_times() -> None:
     assert effect.difference == pytest.approx((min(expected.values()) - whole).item(), rel=1e-4)
 
 
+class InPlace(nn.Module):
+    """Writes into the outputs of its layers, and calls one of them again at the end."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one = nn.Linear(4, 4)
+        self.two = nn.Linear(4, 4)
+        self.three = nn.Linear(4, 4)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        hidden = self.one(inputs)
+        hidden += torch.relu_(self.two(hidden))
+        return self.one(self.three(hidden))
+
+
+@pytest.mark.parametrize("room", [2**30, 0])
+def test_outputs_that_are_replayed_change_nothing_but_the_time(room: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    patient = Patient.of(InPlace(), nn.MSELoss(), [(torch.randn(40, 4), torch.randn(40, 4)) for _ in range(2)])
+    monkeypatch.setattr(module, "REPLAY_BYTES", room)
+    found = {effect.name: (effect.way, effect.difference) for effect in unhelpful_layers(patient, margin=-1e9).effects}
+    model = patient.model
+    inputs, targets = patient.batches[0].args[0][:32], patient.batches[0].targets[:32]
+    whole = torch.cat([batch.args[0] for batch in patient.batches])
+    with torch.no_grad():
+        hidden = model.one(whole)
+        hidden = hidden + torch.relu(model.two(hidden))
+        means = {"two": model.two(model.one(whole)).mean(0), "three": model.three(hidden).mean(0)}
+
+        def loss(two, three) -> float:
+            hidden = model.one(inputs)
+            hidden = hidden + torch.relu(two(hidden))
+            return (functional.mse_loss(model.one(three(hidden)), targets) - functional.mse_loss(model(inputs), targets)).item()
+
+        for name, mean in means.items():
+            parts = {"two": model.two, "three": model.three}
+            ways = {}
+            for way, layer in (("bypass", lambda x: x.clone()), ("mean", lambda x, mean=mean: mean.expand(32, 4))):
+                ways[way] = loss(**{**parts, name: layer})
+            assert found[name][0] == min(ways, key=ways.get)
+            assert found[name][1] == pytest.approx(min(ways.values()), rel=1e-4, abs=1e-7)
+
+
+def test_replaying_saves_calls(trained: Patient, monkeypatch: pytest.MonkeyPatch) -> None:
+    called = 0
+    forward = nn.Linear.forward
+
+    def counting(self: nn.Linear, inputs: Tensor) -> Tensor:
+        nonlocal called
+        called += 1
+        return forward(self, inputs)
+
+    monkeypatch.setattr(nn.Linear, "forward", counting)
+    counts = []
+    for room in (2**30, 0):
+        monkeypatch.setattr(module, "REPLAY_BYTES", room)
+        called = 0
+        unhelpful_layers(trained, margin=-1e9)
+        counts.append(called)
+    assert counts[0] < counts[1]
+
+
 def test_losses_that_are_no_mean_over_samples_are_compared_by_batch() -> None:
     def weighted(outputs: Tensor, targets: Tensor) -> Tensor:
         return functional.cross_entropy(outputs, targets, weight=torch.tensor([1.0, 5.0, 0.2]))
@@ -161,11 +222,11 @@ def test_an_examination_goes_on_where_it_was_killed(trained: Patient, tmp_path: 
     asked: list[str] = []
     examine = module._examine
 
-    def dying(subject, base, layer, limit):
+    def dying(base, layer, limit, replay):
         asked.append(layer.name)
         if layer.name == "idle.fc" and asked.count("idle.fc") == 1:
             raise KeyboardInterrupt
-        return examine(subject, base, layer, limit)
+        return examine(base, layer, limit, replay)
 
     monkeypatch.setattr(module, "_examine", dying)
     with pytest.raises(KeyboardInterrupt):
