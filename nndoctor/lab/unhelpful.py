@@ -10,7 +10,7 @@ import math
 import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -32,11 +32,11 @@ Way: TypeAlias = Literal["bypass", "mean"]
 Verdict: TypeAlias = Literal["can go", "needed", "undecided"]
 
 FIRST_LOOK = 32
-"""Samples after which a layer whose absence clearly hurts is not looked at any further."""
+"""Samples of the first look; after it, and after each batch, layers whose absence clearly hurts are settled."""
 CLEARLY = 3.0
 """Standard errors that make it clear on the first look; most layers of a good network are clear."""
 REPLAY_BYTES = 1024**3
-"""Memory that outputs on the first look may take, so that what lies before a layer is not computed again for it."""
+"""Memory that outputs on one chunk may take, so that what lies before a layer is not computed again for it."""
 TIMED_SAMPLES = 8
 TIMED_STEPS = 5
 TIMED_SHARE = 0.02
@@ -151,16 +151,9 @@ def unhelpful_layers(
         error = base.error()
         limit = error if margin is None else margin
         seen = _observe(subject, progress)
-        replay = _record(subject, base, seen)
-        effects, failures = [], []
-        for number, layer in enumerate(seen.values()):
-            found = book.done(layer.name, partial(_examine, base, layer, limit, replay))
-            progress("layers", number + 1, len(seen))
-            if found is None:
-                failures.append((layer.name, "its outputs differ in shape from batch to batch, and from its inputs"))
-                continue
-            way, difference, spread, count = found
-            effects.append(_effect(layer, way, difference, spread, count, limit, seen))
+        looks = _look_at_all(subject, base, seen, limit, book, progress)
+        effects = [_effect(layer, looks[name], limit, seen) for name, layer in seen.items() if name in looks]
+        failures = [(name, "its outputs vary in shape from batch to batch, and from its inputs") for name in seen if name not in looks]
         effects = _with_times(subject, seen, effects, progress)
         together = _together(subject, base, seen, effects, limit)
         return UnhelpfulLayers(
@@ -231,12 +224,15 @@ class _Losses:
             return np.asarray([float(self._subject.loss(outputs, batch))])
         return self._alone(outputs, batch)
 
-    def first_look(self) -> tuple[Batch, NDArray[np.float64]]:
-        """The samples that are looked at first, and their losses with nothing missing."""
-        if not self.by_sample:
-            return self.batches[0], self.values[0]
-        first = self.batches[0].first(FIRST_LOOK)
-        return first, self.values[0][: sample_count(first)]
+    def chunks(self) -> Iterator[tuple[Batch, NDArray[np.float64]]]:
+        """What is looked at together, with the losses with nothing missing: a few samples first, then batch by batch."""
+        for number, (batch, values) in enumerate(zip(self.batches, self.values, strict=True)):
+            size = sample_count(batch)
+            if number or not self.by_sample or size <= FIRST_LOOK:
+                yield batch, values
+            else:
+                yield batch.part(0, FIRST_LOOK), values[:FIRST_LOOK]
+                yield batch.part(FIRST_LOOK, size - FIRST_LOOK), values[FIRST_LOOK:]
 
     def mean(self) -> float:
         sizes = [sample_count(batch) for batch in self.batches]
@@ -267,7 +263,7 @@ class _Losses:
 
 @dataclass
 class _Replay:
-    """Outputs on the first look, call by call, and when modules began and ended; empty where replaying is not safe."""
+    """Outputs on one chunk, call by call, and when modules began and ended; empty where replaying is not safe."""
 
     modules: dict[str, nn.Module]
     outputs: dict[str, list[Any]] = field(default_factory=dict)
@@ -304,10 +300,9 @@ class _Repeated:
         return mapped(Tensor.clone, self._outputs[(self._calls - 1) % len(self._outputs)])
 
 
-def _record(subject: Subject, base: _Losses, seen: Mapping[str, _Layer]) -> _Replay:
-    """What modules make of the first look; nothing if that needs much memory, or if replaying it changes a loss."""
+def _record(subject: Subject, base: _Losses, seen: Mapping[str, _Layer], chunk: Batch, known: NDArray[np.float64]) -> _Replay:
+    """What modules make of a chunk; nothing if that needs much memory, or if replaying it changes a loss."""
     replay = _Replay({name: layer.module for name, layer in seen.items()})
-    first, known = base.first_look()
     clock = iter(range(10**9))
 
     def begin(name: str) -> Callable[..., None]:
@@ -328,10 +323,10 @@ def _record(subject: Subject, base: _Losses, seen: Mapping[str, _Layer]) -> _Rep
         for name, layer in seen.items():
             hooks.callback(layer.module.register_forward_pre_hook(begin(name)).remove)
             hooks.callback(layer.module.register_forward_hook(end(name)).remove)
-        subject.outputs(first)
+        subject.outputs(chunk)
     last = max(replay.began, key=lambda name: replay.began[name])
     with replay.before(last):
-        is_safe = replay.bytes < REPLAY_BYTES and np.allclose(base.of(first), known, rtol=1e-5, atol=1e-7)
+        is_safe = replay.bytes < REPLAY_BYTES and np.allclose(base.of(chunk), known, rtol=1e-5, atol=1e-7)
     if not is_safe:
         replay.outputs.clear()
     return replay
@@ -441,20 +436,58 @@ def _leaves(tree: Any) -> Iterator[tuple[int, ...]]:
             yield from _leaves(item)
 
 
-def _examine(base: _Losses, layer: _Layer, limit: float, replay: _Replay) -> list[Any] | None:
-    """Way, difference, error and samples; the first look picks the way and may settle it."""
-    first, known = base.first_look()
-    looks: list[tuple[float, float, Way]] = []
-    for way in layer.ways:
-        with replay.before(layer.name), without([(layer, way)]):
-            differences = _without_overflow(base.of(first) - known)
-        looks.append((float(differences.mean()), _error(differences), way))
-    if not looks:
-        return None
-    mean, error, way = min(looks, key=lambda look: (not math.isfinite(look[0]), look[0]))
-    if math.isfinite(error) and mean - CLEARLY * error > limit:
-        return [way, mean, error, len(differences)]
-    return [way, *_difference(base, [(layer, way)], limit)]
+@dataclass
+class _Look:
+    """What is known of one layer so far."""
+
+    way: Way
+    differences: NDArray[np.float64]
+
+    @property
+    def mean(self) -> float:
+        return float(self.differences.mean())
+
+    @property
+    def error(self) -> float:
+        return _error(self.differences)
+
+    def settled(self, limit: float) -> bool:
+        """Whether it is clear already that the layer is needed."""
+        return self.mean - CLEARLY * self.error > limit
+
+
+def _look_at_all(
+    subject: Subject, base: _Losses, seen: Mapping[str, _Layer], limit: float, book: Workbook, progress: Progress
+) -> dict[str, _Look]:
+    """Chunk by chunk what the loss of each sample gains without each layer; those that are settled are looked at no more."""
+    looks: dict[str, _Look] = {}
+    active = {name: layer for name, layer in seen.items() if layer.ways}
+    chunks = list(base.chunks())
+    done = 0
+    for number, (chunk, known) in enumerate(chunks):
+        keys = {name: f"{name}@{number}" for name in active}
+        replay = None if all(key in book for key in keys.values()) else _record(subject, base, seen, chunk, known)
+        for position, (name, layer) in enumerate(active.items(), 1):
+            ways = (looks[name].way,) if name in looks else layer.ways
+            way, differences = book.done(keys[name], partial(_look, base, layer, ways, chunk, known, replay))
+            before = looks[name].differences if name in looks else np.zeros(0)
+            looks[name] = _Look(way, np.concatenate((before, np.asarray(differences))))
+            done += 1
+            progress("layers", done, done + len(active) * (len(chunks) - number) - position)
+        active = {name: layer for name, layer in active.items() if not looks[name].settled(limit)}
+    return looks
+
+
+def _look(
+    base: _Losses, layer: _Layer, ways: Sequence[Way], chunk: Batch, known: NDArray[np.float64], replay: _Replay | None
+) -> list[Any]:
+    """The way that hurts less on one chunk, and the difference that it makes to the loss of each sample."""
+    found: list[tuple[Way, NDArray[np.float64]]] = []
+    for way in ways:
+        with nullcontext() if replay is None else replay.before(layer.name), without([(layer, way)]):
+            found.append((way, _without_overflow(base.of(chunk) - known)))
+    way, differences = min(found, key=lambda look: float(look[1].mean()))
+    return [way, differences.tolist()]
 
 
 def _difference(base: _Losses, layers: Sequence[tuple[_Layer, Way]], limit: float) -> tuple[float, float, int]:
@@ -484,7 +517,7 @@ def _judged(difference: float, error: float, limit: float) -> Verdict:
     return "needed" if difference - 2 * error > limit else "undecided"
 
 
-def _effect(layer: _Layer, way: Way, difference: float, error: float, count: int, limit: float, seen: Mapping[str, _Layer]) -> LayerEffect:
+def _effect(layer: _Layer, look: _Look, limit: float, seen: Mapping[str, _Layer]) -> LayerEffect:
     inside = [other for name, other in seen.items() if name == layer.name or name.startswith(layer.name + ".")]
     leaves = [other for other in inside if not any(True for _ in other.module.children())]
     elements = sum(math.prod(shape) for other in leaves for shapes, _ in other.means for shape in _leaves(shapes))
@@ -492,11 +525,11 @@ def _effect(layer: _Layer, way: Way, difference: float, error: float, count: int
     return LayerEffect(
         name=layer.name,
         kind=type(layer.module).__name__,
-        way=way,
-        difference=difference,
-        error=error,
-        samples=count,
-        verdict=_judged(difference, error, limit),
+        way=look.way,
+        difference=look.mean,
+        error=look.error,
+        samples=len(look.differences),
+        verdict=_judged(look.mean, look.error, limit),
         parameters=layer.parameters,
         parameter_bytes=sum(p.numel() * p.element_size() for p in layer.module.parameters()),
         activation_bytes=elements * size,

@@ -219,17 +219,20 @@ def test_losses_that_are_no_mean_over_samples_are_compared_by_batch() -> None:
 
 
 def test_an_examination_goes_on_where_it_was_killed(trained: Patient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[str] = []
-    examine = module._examine
+    whole = unhelpful_layers(trained)
+    asked: list[tuple[str, int]] = []
+    look = module._look
 
-    def dying(base, layer, limit, replay):
-        asked.append(layer.name)
-        if layer.name == "idle.fc" and asked.count("idle.fc") == 1:
+    def dying(base, layer, ways, chunk, known, replay):
+        asked.append((layer.name, len(chunk.targets)))
+        if asked[-1] == ("idle.fc", 68) and asked.count(asked[-1]) == 1:
             raise KeyboardInterrupt
-        return examine(base, layer, limit, replay)
+        return look(base, layer, ways, chunk, known, replay)
 
-    monkeypatch.setattr(module, "_examine", dying)
+    monkeypatch.setattr(module, "_look", dying)
     with pytest.raises(KeyboardInterrupt):
         unhelpful_layers(trained, work=str(tmp_path))
-    unhelpful_layers(trained, work=str(tmp_path))
-    assert asked == ["stem", "useful.fc", "useful", "idle.fc", "idle.fc", "idle", "head"]
+    again = unhelpful_layers(trained, work=str(tmp_path))
+    assert asked.count(("idle.fc", 68)) == 2
+    assert asked.count(("stem", 32)) == asked.count(("idle", 68)) == 1
+    assert [(e.name, e.difference, e.samples) for e in again.effects] == [(e.name, e.difference, e.samples) for e in whole.effects]
