@@ -38,11 +38,11 @@ CLEARLY = 3.0
 REPLAY_BYTES = 1024**3
 """Memory that outputs on one chunk may take, so that what lies before a layer is not computed again for it."""
 TIMED_SAMPLES = 8
-TIMED_STEPS = 5
+TIMED_STEPS = 3
 TIMED_SHARE = 0.02
 """Share of the forward pass below which the saving of a whole step is lost in its noise."""
-MOST_TIMED = 8
-MOST_TOGETHER = 12
+MOST_TIMED = 5
+MOST_TOGETHER = 6
 """Candidates, the largest first, that are timed and that are tried together; each costs a few passes."""
 
 
@@ -584,7 +584,7 @@ def _forward_times(subject: Subject, batch: Batch, seen: Mapping[str, _Layer]) -
         for name, layer in seen.items():
             hooks.callback(layer.module.register_forward_pre_hook(begin(name)).remove)
             hooks.callback(layer.module.register_forward_hook(end(name)).remove)
-        for attempt in range(TIMED_STEPS):
+        for attempt in range(TIMED_STEPS + 1):
             spent.clear()
             started = _now(batch)
             subject.outputs(batch)
