@@ -24,6 +24,7 @@ from types import TracebackType
 from typing import Any, Literal, TypeAlias
 
 from nndoctor import record_segments, record_sqlite
+from nndoctor.acknowledged import marked, read_acknowledged
 from nndoctor.findings import Finding, Severity
 from nndoctor.record_format import (
     Entry,
@@ -421,14 +422,14 @@ class RecordReader:
         return replace(frame, values={name: values for name, values in frame.values.items() if name not in strange})
 
     def findings(self) -> tuple[Finding, ...]:
-        """The findings as last written by the run, in their order."""
+        """The findings as last written by the run, in their order; those that were acknowledged since are marked."""
         found: list[Finding] = []
         for data in self._source.findings():
             try:
                 found.append(Finding.from_dict(data))
             except (TypeError, ValueError, KeyError) as error:
                 self._note(f"a finding cannot be read ({error})")
-        return tuple(found)
+        return marked(found, read_acknowledged(self.folder))
 
     def events(self) -> tuple[Event, ...]:
         return tuple(Event(step, kind, text) for step, kind, text in self._source.events())

@@ -6,15 +6,17 @@ Used by ``Doctor.report``, ``nndoctor report`` and ``nndoctor diagnose``.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from nndoctor.acknowledged import read_acknowledged
 from nndoctor.findings import Diagnosis, ProbeFailure
 from nndoctor.packaged import full_catalogue
 from nndoctor.record import RecordReader
 from nndoctor.reports import write_report
 from nndoctor.reports.view import BeforeAfter, RunView, build_view, lab_results
 from nndoctor.rules import Judge, Ruleset, load_rulesets
+from nndoctor.rules.ruleset import Silence
 
 PROBE_FAILURE = "probe-failure"
 """Kind of the record's events that name a dismissed probe."""
@@ -41,6 +43,7 @@ def judge_record(reader: RecordReader, rules: Sequence[str | Path] | None = None
     """
     catalogue = full_catalogue()
     ruleset = load_rulesets(tuple(rules) if rules else reader.facts.rules or ("core",), catalogue)
+    ruleset = silenced(ruleset, reader.folder)
     judge = Judge(ruleset, reader.targets, catalogue)
     for frame in reader.frames(catalogue=catalogue):
         judge.feed(frame)
@@ -50,6 +53,17 @@ def judge_record(reader: RecordReader, rules: Sequence[str | Path] | None = None
         if event.kind == PROBE_FAILURE
     )
     return JudgedRun(judge, ruleset, judge.diagnosis(reader.facts.facts, failures))
+
+
+def silenced(ruleset: Ruleset, folder: Path) -> Ruleset:
+    """The ruleset with what is acknowledged in the run `folder` silenced, as an override would."""
+    extra: dict[str, tuple[Silence, ...]] = {}
+    for item in read_acknowledged(folder):
+        extra[item.rule] = (*extra.get(item.rule, ()), Silence(item.layers, None, item.reason))
+    if not extra:
+        return ruleset
+    rules = tuple(replace(rule, silences=(*rule.silences, *extra.get(rule.id, ()))) for rule in ruleset.rules)
+    return replace(ruleset, rules=rules)
 
 
 def view_run(

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from difflib import get_close_matches
 from importlib import import_module
 from typing import Annotated, Any
 
 import typer
 
 import nndoctor
+from nndoctor.cli.output import UsageError
 
 HELP = "The doctor for neural network training: measures what happens inside and names the root cause."
 
@@ -24,9 +26,11 @@ COMMANDS = {
     "compare": "compare.compare",
     "explain": "explain.explain",
     "rules": "rules.app",
+    "ack": "ack.ack",
     "check": "check.check",
     "lab": "lab.app",
     "config": "config.app",
+    "completion": "completion.completion",
 }
 """Command to the function, or the group of commands, that does it."""
 
@@ -49,15 +53,29 @@ def app_for(arguments: Sequence[str]) -> typer.Typer:
         context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     )
     app.callback()(_options)
+    if wanted and not wanted.startswith("-"):
+        _refuse_unknown(wanted, COMMANDS, "nndoctor")
     for name in [wanted] if wanted in COMMANDS else COMMANDS:
-        _add(app, name)
+        _add(app, name, arguments if name == wanted else ())
     return app
 
 
-def _add(app: typer.Typer, name: str) -> None:
+def _refuse_unknown(word: str, known: Iterable[str], where: str) -> None:
+    """Raises UsageError for a command that there is not, with the closest ones."""
+    names = list(known)
+    if word not in names:
+        close = get_close_matches(word, names, n=2)
+        hint = f"did you mean {' or '.join(close)}?" if close else f"there are {', '.join(names)}"
+        raise UsageError(f"{where} has no command {word!r}; {hint}")
+
+
+def _add(app: typer.Typer, name: str, arguments: Sequence[str]) -> None:
     module, _, attribute = COMMANDS[name].partition(".")
     command: Any = getattr(import_module(f"nndoctor.cli.{module}"), attribute)
     if isinstance(command, typer.Typer):
+        following = [argument for argument in arguments[1:2] if not argument.startswith("-")]
+        if following:
+            _refuse_unknown(following[0], [str(info.name) for info in command.registered_commands], f"nndoctor {name}")
         app.add_typer(command, name=name)
     else:
         app.command(name, context_settings=PASS_THROUGH if name == "run" else None)(command)

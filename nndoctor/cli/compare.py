@@ -24,7 +24,7 @@ SUFFIXES = {".html": "html", ".htm": "html", ".json": "json", ".md": "md"}
 
 
 def compare(
-    runs: Annotated[list[str], typer.Argument(metavar="RUN RUN...", help="Two or more runs: folders, or parts of their names.", autocompletion=complete_run)],
+    runs: Annotated[list[str], typer.Argument(metavar="RUN", help="Two or more runs: folders, or parts of their names.", autocompletion=complete_run)],
     out: Annotated[Path | None, typer.Option("-o", "--out", help="Also write it as .html, .json or .md.")] = None,
     format: Annotated[Literal["text", "json", "md", "html"], typer.Option(help="How to answer.")] = "text",
     json: Annotated[bool, typer.Option("--json", help="The same as --format json.")] = False,

@@ -6,13 +6,17 @@ from contextlib import suppress
 
 
 def complete_run(incomplete: str) -> list[tuple[str, str]]:
-    """The recorded runs whose name holds what was typed, the newest first, each with its status."""
+    """The recorded runs whose folder or name begins with what was typed, the newest first, each with its status."""
     with suppress(Exception):
         from nndoctor.cli.settings import run_root
         from nndoctor.record import list_runs
 
-        runs = [run for run in list_runs(run_root()) if incomplete in run.folder.name]
-        return [(run.folder.name, f"{run.status or 'unreadable'}, {run.last_step} steps") for run in runs]
+        found: dict[str, str] = {}
+        for run in list_runs(run_root()):
+            for name in (run.folder.name, run.name):
+                if name.startswith(incomplete):
+                    found.setdefault(name, f"{run.status or 'unreadable'}, {run.last_step} steps")
+        return list(found.items())
     return []
 
 
@@ -31,7 +35,7 @@ def complete_ruleset(incomplete: str) -> list[tuple[str, str]]:
         from pathlib import Path
 
         from nndoctor.packaged import RULESETS, packaged
-        from nndoctor.rules.loading import built_in_rulesets
+        from nndoctor.rules.folder import built_in_rulesets
 
         found = [(name, "built in") for name in built_in_rulesets()]
         found += [(item.name, f"of {item.package}") for item in packaged(RULESETS)]

@@ -5,26 +5,23 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Iterator, Sequence
 from difflib import get_close_matches
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
+from nndoctor.cli.complete import complete_rule, complete_ruleset
 from nndoctor.cli.output import UsageError, plain, say, say_json
+from nndoctor.cli.pages import Page, pages_of
 from nndoctor.cli.settings import setting
-
-if TYPE_CHECKING:
-    from nndoctor.findings import RuleDocs
-    from nndoctor.rules import Rule, Ruleset
 
 WIDTH = 100
 
 
 def explain(
-    id: Annotated[str, typer.Argument(metavar="ID", help="A rule's id, also an old one, or the name of a diagnosis.")],
+    id: Annotated[str, typer.Argument(metavar="ID", help="A rule's id, also an old one, or the name of a diagnosis.", autocompletion=complete_rule)],
     rules: Annotated[
         list[str] | None,
-        typer.Option("--rules", metavar="RULESET", help="Where to look.  [default: the setting rules]"),
+        typer.Option("--rules", metavar="RULESET", help="Where to look.  [default: the setting rules]", autocompletion=complete_ruleset),
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
 ) -> None:
@@ -32,63 +29,46 @@ def explain(
 
     Also how to confirm it, and where it errs.
     """
-    from nndoctor.rules import load_rulesets
     from nndoctor.rules.clinic import described, shipped_clinic
 
-    names = tuple(rules or setting("rules"))
-    ruleset = load_rulesets(names)
-    found = rules_called(id, ruleset, names)
+    pages = pages_of(tuple(rules or setting("rules")))
+    found = called(id, pages)
     clinic = shipped_clinic()
-    records = [described(rule.id, rule.diagnosis, clinic) for rule in found]
+    records = [described(page.id, page.diagnosis, clinic) for page in found]
     if json:
         from dataclasses import asdict
 
-        say_json([{**asdict(rule.docs), "clinic": record} for rule, record in zip(found, records, strict=True)])
+        say_json([{**asdict(page.docs), "clinic": record} for page, record in zip(found, records, strict=True)])
         return
-    for index, rule in enumerate(found):
+    for index, page in enumerate(found):
         if index:
             say()
-        for line in _page(rule.docs, rule, records[index]):
+        for line in _page(page, records[index]):
             say(line)
     say()
-    say(_verdict(id, found, ruleset))
+    say(_verdict(id, found, pages))
 
 
-def rules_called(id: str, ruleset: Ruleset, sources: Sequence[str]) -> list[Rule]:
-    """The rule `id`, or the one that was once called so, or all rules of the diagnosis `id`.
+def called(id: str, pages: Sequence[Page]) -> list[Page]:
+    """The page of the rule `id`, or of the one that was once called so, or those of the diagnosis `id`.
 
     Raises:
         UsageError: there is none; with the closest names.
     """
-    known = list(dict.fromkeys([*(r.id for r in ruleset.rules), *(r.diagnosis for r in ruleset.rules)]))
-    wanted = id if id in known else _new_name(id, sources)
-    found = [rule for rule in ruleset.rules if rule.id == wanted]
-    found = found or [rule for rule in ruleset.rules if rule.diagnosis == wanted]
+    found = [page for page in pages if page.id == id]
+    found = found or [page for page in pages if page.diagnosis == id] or [page for page in pages if id in page.renamed_from]
     if found:
         return found
+    known = list(dict.fromkeys([*(page.id for page in pages), *(page.diagnosis for page in pages)]))
     close = get_close_matches(id, known, n=3, cutoff=0.6) or [name for name in known if id and id in name][:3]
     hint = f"did you mean {' or '.join(close)}?" if close else "see: nndoctor rules list"
     raise UsageError(f"no rule or diagnosis {id!r}; {hint}")
 
 
-def _new_name(id: str, sources: Sequence[str]) -> str:
-    """The id of the rule that the files of `sources` say was once called `id`; `id` itself if none does."""
-    from nndoctor.rules.loading import find_source
-    from nndoctor.rules.yaml import read
-
-    for place in (find_source(source, Path.cwd()) for source in sources):
-        for file in sorted(place.glob("*.yaml")) if place.is_dir() else [place]:
-            root = read(file)[0].root
-            for rule in root.value.get("rules", ()) if root is not None else ():
-                former = rule.get("renamed_from", ())
-                if id in ([former] if isinstance(former, str) else former):
-                    return str(rule["id"])
-    return id
-
-
-def _page(docs: RuleDocs, rule: Rule, record: Sequence[str]) -> Iterator[str]:
+def _page(page: Page, record: Sequence[str]) -> Iterator[str]:
+    docs = page.docs
     yield f"{docs.id}: {docs.title}"
-    yield f"{rule.severity.label}, {rule.confidence} confidence, supports the diagnosis {docs.diagnosis}"
+    yield f"{page.severity}, {page.confidence} confidence, supports the diagnosis {docs.diagnosis}"
     yield from _section("What it checks", docs.checks)
     yield from _section("Why it matters", docs.why)
     yield from _list("Typical causes, likeliest first", docs.causes)
@@ -96,7 +76,7 @@ def _page(docs: RuleDocs, rule: Rule, record: Sequence[str]) -> Iterator[str]:
     yield from _list("What to do", docs.fixes)
     yield from _list("Known problems", docs.known_problems)
     yield from _list("In the clinic (docs/clinic.md)", record)
-    options = [f"{name} = {value:g}" for name, value in rule.params.items()]
+    options = [f"{name} = {value:g}" for name, value in page.params.items()]
     yield from _list("Options, to be changed by an override", options)
     yield from _section("To silence it, in a ruleset of your own", f'overrides: [{{rules: [{docs.id}], suppress: true, reason: "..."}}]')
     yield from _list("Explains", docs.explains)
@@ -130,11 +110,11 @@ def _wrapped(text: str, first: str, rest: str) -> list[str]:
     )
 
 
-def _verdict(id: str, found: Sequence[Rule], ruleset: Ruleset) -> str:
+def _verdict(id: str, found: Sequence[Page], pages: Sequence[Page]) -> str:
     first = found[0]
     if len(found) > 1:
-        return f"{len(found)} rules support the diagnosis {first.diagnosis}: {', '.join(rule.id for rule in found)}."
+        return f"{len(found)} rules support the diagnosis {first.diagnosis}: {', '.join(page.id for page in found)}."
     renamed = "" if id in (first.id, first.diagnosis) else f" (called {id} before)"
-    kin = [rule.id for rule in ruleset.rules if rule.diagnosis == first.diagnosis and rule is not first]
+    kin = [page.id for page in pages if page.diagnosis == first.diagnosis and page is not first]
     also = f"; see also {', '.join(kin)}" if kin else ""
     return f"{first.id}{renamed} is defined in {first.source}{also}."

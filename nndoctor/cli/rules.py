@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from nndoctor.cli.complete import complete_rule, complete_ruleset
-from nndoctor.cli.explain import rules_called
+from nndoctor.cli.explain import called
 from nndoctor.cli.output import SEVERITY_STYLE, UsageError, columns, count, plain, say, say_json
+from nndoctor.cli.pages import pages_of
 from nndoctor.cli.rules_judge import backtest, files_of, lint, loaded
 from nndoctor.cli.rules_new import new
 from nndoctor.cli.rules_try import try_expression
@@ -77,7 +78,7 @@ def show(
 ) -> None:
     """A rule as its author wrote it, or with --resolved as it is in force."""
     names = tuple(rules or setting("rules"))
-    found = rules_called(id, _load(list(names)), names)
+    found = _called(id, _load(list(names)), names)
     if json:
         say_json({rule.id: {name: {"value": value, "origin": origin} for name, origin, value in _fields(rule)} for rule in found})
         return
@@ -155,6 +156,12 @@ def schema() -> None:
     from nndoctor.rules.schema import json_schema
 
     say_json(json_schema(full_catalogue()))
+
+
+def _called(id: str, ruleset: Ruleset, names: Sequence[str]) -> list[Rule]:
+    """The rules that `explain` would show for `id`. Raises UsageError where there is none."""
+    wanted = {page.id for page in called(id, pages_of(names))}
+    return [rule for rule in ruleset.rules if rule.id in wanted]
 
 
 def _load(names: Sequence[str] | None) -> Ruleset:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from nndoctor.rules.loading import rulesets_folder
+from nndoctor.rules.folder import rulesets_folder
 
 TABLE = "clinic.json"
 

@@ -244,7 +244,8 @@ def _syntax(text: str) -> ast.expr:
             warnings.simplefilter("ignore")
             tree = ast.parse(flat.strip(), mode="eval").body
     except SyntaxError as error:
-        at = min(max((error.offset or 1) - 1, 0) + lead, max(len(text.rstrip()) - 1, 0))
+        end = max(len(text.rstrip()) - 1, 0)  # where Python tells no place, it expected something more
+        at = min(error.offset - 1 + lead, end) if error.offset else end
         raise ExpressionError(f"cannot read the expression: {error.msg}", at, 1, _syntax_help(text)) from None
     except (ValueError, MemoryError, RecursionError, OverflowError):
         raise ExpressionError(

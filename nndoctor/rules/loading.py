@@ -25,6 +25,7 @@ from nndoctor.rules.expression import (
     parse_condition,
     parse_number,
 )
+from nndoctor.rules.folder import SHARED, built_in_rulesets, rulesets_folder
 from nndoctor.rules.problems import Problem, RulesetError, did_you_mean
 from nndoctor.rules.ruleset import NO_TIME, ONE_STEP, FixRule, Link, Rule, Ruleset, RuleTest, Silence
 from nndoctor.rules.schema import DocsModel, ExpectModel, FixModel, OverrideModel, RulesetModel, check
@@ -37,14 +38,6 @@ from nndoctor.signals import CATALOGUE, Axis, Catalogue
 T = TypeVar("T")
 
 _NAME = re.compile(r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*")
-_SHARED = "ruleset.yaml"
-
-
-def rulesets_folder() -> Path:
-    """Where the built-in rulesets lie: beside the package in a checkout, inside it once installed."""
-    package = Path(__file__).resolve().parent.parent
-    installed = package / "_rulesets"
-    return installed if installed.is_dir() else package.parent / "rulesets"
 
 
 def load_rulesets(sources: Sequence[str | Path], catalogue: Catalogue = CATALOGUE) -> Ruleset:
@@ -655,9 +648,11 @@ def find_source(source: str | Path, base: Path) -> Path:
     published = _published(text)
     if published is not None:
         return published
-    names = sorted(p.stem for p in built_in.glob("*") if p.is_dir() or p.suffix == ".yaml") if built_in.is_dir() else []
+    names = list(built_in_rulesets()) if built_in.is_dir() else []
+    close = did_you_mean(text, [*names, *(item.name for item in packaged(RULESETS))]) if len(text) < 40 else ""
+    close = f"{close} Else " if close.startswith("did you mean") else ""
     raise FileNotFoundError(
-        f"there is no ruleset '{text}'; expected a built-in one ({', '.join(names) or 'none found'}), "
+        f"there is no ruleset '{text}'; {close}expected a built-in one ({', '.join(names) or 'none found'}), "
         f"one that an installed package publishes ({', '.join(item.name for item in packaged(RULESETS)) or 'none here'}), a file, a folder or package:name"
     )
 
@@ -665,14 +660,8 @@ def find_source(source: str | Path, base: Path) -> Path:
 def ruleset_around(source: str, base: Path) -> str:
     """`source`; for a file that lies in a folder ruleset, the folder: its records, defaults and links are the file's too."""
     path = base / source
-    inside = path.is_file() and path.suffix in (".yaml", ".yml") and (path.parent / _SHARED).is_file()
+    inside = path.is_file() and path.suffix in (".yaml", ".yml") and (path.parent / SHARED).is_file()
     return str(Path(source).parent) if inside else source
-
-
-def built_in_rulesets() -> tuple[str, ...]:
-    """The names of the rulesets that come with nndoctor; ``core`` is the one that is on by default."""
-    folder = rulesets_folder()
-    return tuple(sorted(p.stem for p in folder.glob("*") if p.is_dir() or p.suffix == ".yaml"))
 
 
 @lru_cache(maxsize=1)
@@ -764,8 +753,8 @@ def files_in(path: Path) -> list[Path]:
     """The files of a ruleset: the file itself, or those of a folder, what they share first."""
     if path.is_file():
         return [path]
-    files = sorted(p for p in path.iterdir() if p.suffix in (".yaml", ".yml") and p.is_file() and p.name != _SHARED)
-    shared = path / _SHARED
+    files = sorted(p for p in path.iterdir() if p.suffix in (".yaml", ".yml") and p.is_file() and p.name != SHARED)
+    shared = path / SHARED
     return [shared, *files] if shared.is_file() else files
 
 

@@ -197,4 +197,5 @@ def case_named(name: str) -> Case:
     names = [case.name for case in cases]
     close = difflib.get_close_matches(name, names, n=1)
     hint = f"did you mean {close[0]!r}? " if close else ""
-    raise UnknownCase(f"no case is called {name!r}; {hint}there are {', '.join(names)}")
+    listed = ", ".join(names) if len(names) <= 12 else f"{', '.join(names[:8])} and {len(names) - 8} more (nndoctor demo --list)"
+    raise UnknownCase(f"no case is called {name!r}; {hint}there are {listed}")

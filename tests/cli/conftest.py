@@ -65,6 +65,7 @@ Command = Callable[..., Answer]
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty current folder, and no settings from outside."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / ".cache"))
     for name in ("RUN_ROOT", "RULES", "UI", "BUDGET", "CADENCE", "FAIL_ON", "DEBUG"):
         monkeypatch.delenv(f"NNDOCTOR_{name}", raising=False)
     return tmp_path

@@ -57,7 +57,7 @@ def test_a_wrong_argument_ends_with_2_and_says_which(nndoctor: Command, argument
     answer = nndoctor(*arguments)
     assert answer.code == 2
     assert answer.out == ""
-    assert "Error" in answer.err
+    assert "error" in answer.err.lower()
     assert "Traceback" not in answer.err
 
 
