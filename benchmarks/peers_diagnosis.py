@@ -1,11 +1,11 @@
 """The clinic's cases through other tools that diagnose training, by small adapters, side by side.
 
-    python benchmarks/peers_diagnosis.py [--peer torchmortem ...] [--case PATTERN ...] [--seed 0] [--write]
+    python benchmarks/peers_diagnosis.py [--tool torchmortem ...] [--case PATTERN ...] [--every 7] [--seed 0] [--write]
 
 Each peer is installed on demand, with what it needs, into a folder of its own below ``build/peers``, and runs in
-a process of its own. A peer never says our names, so whatever of its findings could be read as the planted
-ailment is counted for it (``READ_AS``). Our own row is read from ``docs/clinic.json``. ``--write`` writes the table
-into ``docs/peers.md``.
+a process of its own, as does nndoctor. A peer never says our names, so whatever of its findings could be read as the
+planted ailment is counted for it (``READ_AS``). ``--every`` takes every so many cases in the order of their names: a
+sample that nobody chose. ``--write`` writes ``docs/peers.md`` and ``docs/peers.json``.
 """
 
 from __future__ import annotations
@@ -23,13 +23,17 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from fnmatch import fnmatch
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from nndoctor.zoo.case import Case
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 FOLDERS = REPOSITORY / "build" / "peers"
 PAGE = REPOSITORY / "docs" / "peers.md"
-OURS = REPOSITORY / "docs" / "clinic.json"
+OURSELVES = "nndoctor"
 RUN_SECONDS = 300.0
 """A peer that is not done with a run after this long is counted as silent, and started again for the next one."""
 
@@ -222,7 +226,8 @@ def serve(peer: str) -> None:
         task = json.loads(line)
         begun = time.perf_counter()
         try:
-            kinds, failed = listen(peer, task["case"], task["variant"], task["seed"]), ""
+            hear = root_causes if peer == OURSELVES else partial(listen, peer)
+            kinds, failed = hear(task["case"], task["variant"], task["seed"]), ""
         except Exception as error:  # whatever a peer does to the training is its result
             kinds, failed = [], f"{type(error).__name__}: {error}"[:200]
         print(json.dumps({"kinds": list(dict.fromkeys(kinds)), "failed": failed, "seconds": time.perf_counter() - begun}), file=answers, flush=True)
@@ -266,6 +271,17 @@ def listen(peer: str, case: str, variant: Any, seed: int) -> list[str]:
     return [kind for adapter in adapters for kind in adapter.kinds()]
 
 
+def root_causes(case: str, variant: Any, seed: int) -> list[str]:
+    """What we say of the run: the diagnoses of the root causes, the first of them first."""
+    from nndoctor.zoo.case import case_named
+    from nndoctor.zoo.runner import run_case
+
+    result = run_case(case_named(case), variant, seed)
+    if result.failures:
+        raise RuntimeError("; ".join(result.failures))
+    return [spoken.diagnosis for spoken in result.roots]
+
+
 def _all(value: Any) -> list[Any]:
     return list(value.values()) if isinstance(value, Mapping) else list(value) if isinstance(value, (list, tuple)) else [value]
 
@@ -281,26 +297,35 @@ def main() -> int:
     from nndoctor.zoo.case import all_cases
 
     cases = [case for case in all_cases() if any(fnmatch(case.name, pattern) for pattern in options.case or ["*"])]
+    cases = sampled(cases, options.every)
     tasks = [(case.name, variant, case.diagnosis if variant == "sick" else None) for case in cases for variant in case.variants]
-    for peer in options.peer:
-        install(peer)
+    for tool in options.tool:
+        install(tool)
     with ThreadPoolExecutor(options.processes) as pool:
-        heard = dict(zip(options.peer, pool.map(lambda peer: list(run(peer, tasks, options.seed)), options.peer), strict=True))
-    page = markdown(heard, ours(tasks, options.seed), options.seed)
+        heard = dict(zip(options.tool, pool.map(lambda tool: list(run(tool, tasks, options.seed)), options.tool), strict=True))
+    page = markdown(heard, options.seed, options.every)
     if options.write:
         PAGE.write_text(page, encoding="utf-8")
-        (PAGE.parent / "peers.json").write_text(
-            json.dumps({peer: [asdict(one) for one in runs] for peer, runs in heard.items()}, indent=0) + "\n", encoding="utf-8"
-        )
+        rows = {tool: ",\n".join(json.dumps(asdict(one)) for one in runs) for tool, runs in heard.items()}
+        text = ",\n".join(f"{json.dumps(tool)}: [\n{lines}\n]" for tool, lines in rows.items())
+        PAGE.with_suffix(".json").write_text(f"{{{text}}}\n", encoding="utf-8")
     else:
         print(page)
     return 0
 
 
+def sampled(cases: Iterable[Case], every: int) -> list[Case]:
+    """Every so many of the sick and of the healthy cases, in the order of their names, the first included."""
+    ordered = sorted(cases, key=lambda case: case.name)
+    return [case for ill in (True, False) for case in [c for c in ordered if (c.diagnosis is not None) == ill][::every]]
+
+
 def arguments() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--peer", nargs="+", default=list(ADAPTERS), choices=list(ADAPTERS))
-    parser.add_argument("--case", nargs="*")
+    tools = [OURSELVES, *ADAPTERS]
+    parser.add_argument("--tool", nargs="+", default=tools, choices=tools)
+    parser.add_argument("--case", nargs="*", help="only cases whose name matches one of these patterns")
+    parser.add_argument("--every", type=int, default=1, help="every so many of these cases, by name")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--write", action="store_true")
@@ -311,7 +336,7 @@ def arguments() -> argparse.ArgumentParser:
 def install(peer: str) -> None:
     """The peer and what it needs, without torch and numpy, which it shares with us."""
     folder = FOLDERS / peer
-    if not folder.exists():
+    if peer in PACKAGES and not folder.exists():
         command = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--target", str(folder), *PACKAGES[peer]]
         subprocess.run(command, check=True)
 
@@ -346,26 +371,12 @@ def run(peer: str, tasks: Sequence[tuple[str, str, str | None]], seed: int) -> I
 
 def start(peer: str) -> subprocess.Popen[str]:
     paths = [str(FOLDERS / peer), str(REPOSITORY), os.environ.get("PYTHONPATH", "")]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths)), "OMP_NUM_THREADS": "1", "NNDOCTOR": "0"}
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths)), "OMP_NUM_THREADS": "1"}
+    environment["NNDOCTOR"] = "1" if peer == OURSELVES else "0"
     return subprocess.Popen(
         [sys.executable, str(Path(__file__).resolve()), "--serve", peer],
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=environment,
     )  # fmt: skip
-
-
-def ours(tasks: Sequence[tuple[str, str, str | None]], seed: int) -> list[Heard]:
-    """The same runs in the clinic's table: the diagnoses of the root causes."""
-    if not OURS.exists():
-        return []
-    runs = {(r["case"], r["variant"]): r for r in json.loads(OURS.read_text(encoding="utf-8"))["runs"] if r["seed"] == seed}
-    found = []
-    for case, variant, expected in tasks:
-        result = runs.get((case, variant))
-        if result is not None:
-            roots = [result["diagnosis"]] if result.get("diagnosis") else []
-            roots += [alarm for alarm in result.get("false_alarms", ()) if alarm not in roots]
-            found.append(Heard(case, variant, expected, tuple(roots), float(result.get("seconds", 0.0))))
-    return found
 
 
 def names_it(peer: str, kind: str, expected: str) -> bool:
@@ -375,32 +386,68 @@ def names_it(peer: str, kind: str, expected: str) -> bool:
 
 HEADER = """# Beside other tools
 
-The cases of the [clinic](clinic.md), seed {seed}, through tools that also promise to say what is wrong with a training run. Each is
-attached as its own documentation shows, by a small adapter in `benchmarks/peers_diagnosis.py`, in a process of its own.
+{sick} sick cases of the [clinic](clinic.md), each beside its cured run, and {healthy} healthy ones, seed {seed}, through tools that also promise to say
+what is wrong with a training run. {choice} Each tool is attached as its own documentation
+shows, by a small adapter in `benchmarks/peers_diagnosis.py`, in a process of its own.
 
-None of them speaks of root causes, so each of their warnings is read in their favour: "exploding gradients" counts as naming a
-learning rate that is too high, missing `zero_grad` or raw inputs alike (`READ_AS` in the script has the whole table). What no tool of
-this kind can know of (a missing call, the data) counts as missed all the same: that is what happened to the user.
+None of the others speaks of root causes, so each of their warnings is read in their favour: "exploding gradients" counts as naming a
+learning rate that is too high, a missing `zero_grad` or raw inputs alike (`READ_AS` in the script has the whole table). Most of our
+cases lie outside of what they were made for: they look at gradients, activations and weights, while a missing call, a mask or the
+pairing of the data leaves no trace there that they could name. And the cases are ours: rules of ours were tuned on half of them.
 
-- **named**: sick runs in which any of its warnings can be read as the planted ailment; **first**: in which its worst one can.
+- **could name**: sick runs for whose ailment the tool has any warning that can be read so; what it can at best reach.
+- **named**: sick runs in which one of its warnings can be read as the planted ailment; **first**: in which its worst one can. A
+  warning that appears in the cured run just as well counts here all the same.
+- **told apart**: sick runs in which it is named, while the cured run has no warning that can be read so.
 - **alarm**: cured and healthy runs in which it warned of anything.
+- **failed**: runs that the tool broke or did not end within {limit:.0f} s.
 
-| tool | sick runs | named | first | cured and healthy runs | alarm | failed |
-|---|---|---|---|---|---|---|
+| tool | sick runs | could name | named | first | told apart | cured and healthy runs | alarm | failed |
+|---|---|---|---|---|---|---|---|---|
 """
 
 
-def markdown(heard: Mapping[str, Sequence[Heard]], own: Sequence[Heard], seed: int) -> str:
-    lines = [HEADER.format(seed=seed).rstrip("\n")]
-    for peer, runs in {"nndoctor": own, **heard}.items():
-        sick = [one for one in runs if one.expected]
-        well = [one for one in runs if not one.expected]
-        named = sum(any(names_it(peer, kind, one.expected or "") for kind in one.kinds) for one in sick)
-        first = sum(bool(one.kinds) and names_it(peer, one.kinds[0], one.expected or "") for one in sick)
-        alarms = sum(bool(one.kinds) for one in well)
-        failed = sum(bool(one.failed) for one in runs)
-        lines.append(f"| {peer} | {len(sick)} | {share(named, sick)} | {share(first, sick)} | {len(well)} | {share(alarms, well)} | {failed} |")
-    return "\n".join(lines) + "\n"
+def markdown(heard: Mapping[str, Sequence[Heard]], seed: int, every: int) -> str:
+    tasks = next(iter(heard.values()))
+    sick, healthy = (sum(one.variant == variant for one in tasks) for variant in ("sick", "healthy"))
+    choice = f"Nobody chose them: they are every {every}th by name of the sick and of the healthy ones." if every > 1 else "These are all there are."
+    header = HEADER.format(sick=sick, healthy=healthy, seed=seed, choice=choice, limit=RUN_SECONDS)
+    return "\n".join([header.rstrip("\n"), *(row(tool, runs) for tool, runs in heard.items()), "", *each_case(heard)]) + "\n"
+
+
+def row(tool: str, runs: Sequence[Heard]) -> str:
+    sick, well = [one for one in runs if one.expected], [one for one in runs if not one.expected]
+    cured = {one.case: one for one in runs if one.variant == "cured"}
+    apart = [one for one in sick if named(tool, one) and not any(names_it(tool, kind, str(one.expected)) for kind in cured[one.case].kinds)]
+    counts = [
+        share(sum(can_name(tool, str(one.expected)) for one in sick), sick),
+        share(sum(named(tool, one) for one in sick), sick),
+        share(sum(bool(one.kinds) and names_it(tool, one.kinds[0], str(one.expected)) for one in sick), sick),
+        share(len(apart), sick),
+    ]
+    alarms, failed = share(sum(bool(one.kinds) for one in well), well), sum(bool(one.failed) for one in runs)
+    return f"| {tool} | {len(sick)} | {' | '.join(counts)} | {len(well)} | {alarms} | {failed} |"
+
+
+def each_case(heard: Mapping[str, Sequence[Heard]]) -> Iterator[str]:
+    """What every tool said of every run."""
+    yield "## Every run"
+    yield ""
+    yield f"| run | planted | {' | '.join(heard)} |"
+    yield "|" + "---|" * (len(heard) + 2)
+    for told in zip(*heard.values(), strict=True):
+        said = [", ".join(one.kinds) or ("failed" if one.failed else "silent") for one in told]
+        yield f"| `{told[0].case}` {told[0].variant} | {told[0].expected or 'nothing'} | {' | '.join(said)} |"
+
+
+def named(tool: str, one: Heard) -> bool:
+    return any(names_it(tool, kind, str(one.expected)) for kind in one.kinds)
+
+
+def can_name(tool: str, expected: str) -> bool:
+    """Whether the tool has any warning that can be read as this ailment."""
+    table = READ_AS.get(tool)
+    return True if table is None else any(expected in ailments for ailments in table.values())
 
 
 def share(count: int, of: Sequence[object]) -> str:
