@@ -1,11 +1,12 @@
 """The clinic's cases through other tools that diagnose training, by small adapters, side by side.
 
-    python benchmarks/peers_diagnosis.py [--tool torchmortem ...] [--case PATTERN ...] [--seed 0] [--write]
+    python benchmarks/peers_diagnosis.py [--peer torchmortem ...] [--case PATTERN ...] [--seed 0] [--write]
+    python benchmarks/peers_diagnosis.py --page
 
 Each peer is installed on demand, with what it needs, into a folder of its own below ``build/peers``, and runs in
-a process of its own, as does nndoctor. A peer never says our names, so whatever of its findings could be read as the
-planted ailment is counted for it (``READ_AS``). Without ``--case``, the cases are those of ``SAMPLE``. ``--write``
-writes ``docs/peers.md`` and ``docs/peers.json``.
+a process of its own. A peer never says our names, so whatever of its findings could be read as the planted ailment is
+counted for it (``READ_AS``). Our own row is read from ``docs/clinic.json``. Without ``--case``, the cases are those of
+``SAMPLE``. ``--write`` writes ``docs/peers.json`` and ``docs/peers.md``; ``--page`` makes the page anew from both files.
 """
 
 from __future__ import annotations
@@ -21,17 +22,17 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from fnmatch import fnmatch
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 FOLDERS = REPOSITORY / "build" / "peers"
 PAGE = REPOSITORY / "docs" / "peers.md"
-OURSELVES = "nndoctor"
-RUN_SECONDS = 300.0
+HEARD = REPOSITORY / "docs" / "peers.json"
+OURS = REPOSITORY / "docs" / "clinic.json"
+RUN_SECONDS = 1200.0
 """A peer that is not done with a run after this long is counted as silent, and started again for the next one."""
 
 SAMPLE = (
@@ -236,8 +237,7 @@ def serve(peer: str) -> None:
         task = json.loads(line)
         begun = time.perf_counter()
         try:
-            hear = root_causes if peer == OURSELVES else partial(listen, peer)
-            kinds, failed = hear(task["case"], task["variant"], task["seed"]), ""
+            kinds, failed = listen(peer, task["case"], task["variant"], task["seed"]), ""
         except Exception as error:  # whatever a peer does to the training is its result
             kinds, failed = [], f"{type(error).__name__}: {error}"[:200]
         print(json.dumps({"kinds": list(dict.fromkeys(kinds)), "failed": failed, "seconds": time.perf_counter() - begun}), file=answers, flush=True)
@@ -281,17 +281,6 @@ def listen(peer: str, case: str, variant: Any, seed: int) -> list[str]:
     return [kind for adapter in adapters for kind in adapter.kinds()]
 
 
-def root_causes(case: str, variant: Any, seed: int) -> list[str]:
-    """What we say of the run: the diagnoses of the root causes, the first of them first."""
-    from nndoctor.zoo.case import case_named
-    from nndoctor.zoo.runner import run_case
-
-    result = run_case(case_named(case), variant, seed)
-    if result.failures:
-        raise RuntimeError("; ".join(result.failures))
-    return [spoken.diagnosis for spoken in result.roots]
-
-
 def _all(value: Any) -> list[Any]:
     return list(value.values()) if isinstance(value, Mapping) else list(value) if isinstance(value, (list, tuple)) else [value]
 
@@ -307,31 +296,54 @@ def main() -> int:
     from nndoctor.zoo.case import all_cases
 
     everything = all_cases()
+    planted = [case.diagnosis for case in everything if case.diagnosis is not None]
+    if options.page:
+        told = json.loads(HEARD.read_text(encoding="utf-8"))
+        heard = {peer: [Heard(**one) for one in runs] for peer, runs in told["peers"].items()}
+        PAGE.write_text(markdown(beside_ours(heard, told["seed"]), told["seed"], planted), encoding="utf-8")
+        return 0
     cases = [case for case in everything if any(fnmatch(case.name, pattern) for pattern in options.case or SAMPLE)]
     tasks = [(case.name, variant, case.diagnosis if variant == "sick" else None) for case in cases for variant in case.variants]
-    for tool in options.tool:
-        install(tool)
+    for peer in options.peer:
+        install(peer)
     with ThreadPoolExecutor(options.processes) as pool:
-        heard = dict(zip(options.tool, pool.map(lambda tool: list(run(tool, tasks, options.seed)), options.tool), strict=True))
-    page = markdown(heard, options.seed, [case.diagnosis for case in everything if case.diagnosis is not None])
+        heard = dict(zip(options.peer, pool.map(lambda peer: list(run(peer, tasks, options.seed)), options.peer), strict=True))
+    page = markdown(beside_ours(heard, options.seed), options.seed, planted)
     if options.write:
         PAGE.write_text(page, encoding="utf-8")
-        rows = {tool: ",\n".join(json.dumps(asdict(one)) for one in runs) for tool, runs in heard.items()}
-        text = ",\n".join(f"{json.dumps(tool)}: [\n{lines}\n]" for tool, lines in rows.items())
-        PAGE.with_suffix(".json").write_text(f"{{{text}}}\n", encoding="utf-8")
+        rows = {peer: ",\n".join(json.dumps(asdict(one)) for one in runs) for peer, runs in heard.items()}
+        text = ",\n".join(f"{json.dumps(peer)}: [\n{lines}\n]" for peer, lines in rows.items())
+        HEARD.write_text(f'{{"seed": {options.seed},\n"peers": {{\n{text}\n}}}}\n', encoding="utf-8")
     else:
         print(page)
     return 0
 
 
+def beside_ours(heard: Mapping[str, Sequence[Heard]], seed: int) -> dict[str, Sequence[Heard]]:
+    """What the peers heard, behind what the clinic's table says of the same runs where it has them all."""
+    runs = next(iter(heard.values()))
+    table = json.loads(OURS.read_text(encoding="utf-8"))["runs"] if OURS.exists() else []
+    own = {(r["case"], r["variant"]): r for r in table if r["seed"] == seed}
+    if any((one.case, one.variant) not in own for one in runs):
+        print(f"no row of our own: {OURS} does not have all of these runs", file=sys.stderr)
+        return dict(heard)
+    return {"nndoctor": [root_causes(one, own[one.case, one.variant]) for one in runs], **heard}
+
+
+def root_causes(one: Heard, result: Mapping[str, Any]) -> Heard:
+    """What we said of the run `one`: the diagnoses of the root causes, the first of them first."""
+    roots = [spoken["diagnosis"] for spoken in result.get("spoken", ()) if spoken.get("explained_by") is None]
+    return replace(one, kinds=tuple(dict.fromkeys(roots)), seconds=float(result.get("seconds", 0.0)), failed="; ".join(result.get("failures", ())))
+
+
 def arguments() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    tools = [OURSELVES, *ADAPTERS]
-    parser.add_argument("--tool", nargs="+", default=tools, choices=tools)
+    parser.add_argument("--peer", nargs="+", default=list(ADAPTERS), choices=list(ADAPTERS))
     parser.add_argument("--case", nargs="*", help="the cases whose name matches one of these patterns; else those of SAMPLE")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--processes", type=int, default=2)
-    parser.add_argument("--write", action="store_true")
+    parser.add_argument("--write", action="store_true", help="write the page and what was heard")
+    parser.add_argument("--page", action="store_true", help="write the page from what was heard before")
     parser.add_argument("--serve", help=argparse.SUPPRESS)
     return parser
 
@@ -339,7 +351,7 @@ def arguments() -> argparse.ArgumentParser:
 def install(peer: str) -> None:
     """The peer and what it needs, without torch and numpy, which it shares with us."""
     folder = FOLDERS / peer
-    if peer in PACKAGES and not folder.exists():
+    if not folder.exists():
         command = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--target", str(folder), *PACKAGES[peer]]
         subprocess.run(command, check=True)
 
@@ -374,8 +386,7 @@ def run(peer: str, tasks: Sequence[tuple[str, str, str | None]], seed: int) -> I
 
 def start(peer: str) -> subprocess.Popen[str]:
     paths = [str(FOLDERS / peer), str(REPOSITORY), os.environ.get("PYTHONPATH", "")]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths)), "OMP_NUM_THREADS": "1"}
-    environment["NNDOCTOR"] = "1" if peer == OURSELVES else "0"
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths)), "OMP_NUM_THREADS": "1", "NNDOCTOR": "0"}
     return subprocess.Popen(
         [sys.executable, str(Path(__file__).resolve()), "--serve", peer],
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=environment,

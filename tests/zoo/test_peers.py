@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -71,6 +72,28 @@ def test_every_run_of_every_tool_is_listed(peers: ModuleType) -> None:
     assert "| `dead` sick | dead-relu | dead-relu | failed |" in page
     assert "| `dead` cured | nothing | silent | silent |" in page
     assert "of all 2 sick cases" in page
+
+
+def test_our_own_row_is_that_of_the_clinic_and_missing_where_the_clinic_lacks_a_run(
+    peers: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spoken = [
+        {"rule": "dead-relu", "diagnosis": "dead-relu", "step": 9},
+        {"rule": "vanishing-gradients", "diagnosis": "vanishing-gradients", "step": 9, "explained_by": "dead-relu"},
+    ]
+    runs: list[dict[str, Any]] = [
+        {"case": "dead", "variant": "sick", "seed": 0, "spoken": spoken, "seconds": 2.0},
+        {"case": "dead", "variant": "cured", "seed": 0},
+        {"case": "well", "variant": "healthy", "seed": 0},
+    ]
+    monkeypatch.setattr(peers, "OURS", tmp_path / "clinic.json")
+    told = {"torchdiag": heard(peers, ("dead",), ())}
+    assert list(peers.beside_ours(told, 0)) == ["torchdiag"]
+    peers.OURS.write_text(json.dumps({"runs": runs}))
+    beside = peers.beside_ours(told, 0)
+    assert list(beside) == ["nndoctor", "torchdiag"]
+    assert [one.kinds for one in beside["nndoctor"]] == [("dead-relu",), (), ()]
+    assert list(peers.beside_ours(told, 1)) == ["torchdiag"]
 
 
 def test_warnings_are_read_as_diagnoses_of_the_catalogue(peers: ModuleType) -> None:
