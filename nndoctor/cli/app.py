@@ -23,6 +23,7 @@ COMMANDS = {
     "diagnose": "diagnose.diagnose",
     "report": "report.report",
     "times": "times.times",
+    "predict": "predict.predict",
     "compare": "compare.compare",
     "explain": "explain.explain",
     "rules": "rules.app",
