@@ -496,3 +496,24 @@ def test_gradients_that_a_closure_never_clears_are_stale(wrap: Callable[..., nnd
     for _ in range(6):
         optimizer.step(closure)
     assert sum(values(frames(doctor), "loop.stale_gradients")) == (0 if clears else 5)
+
+
+def test_a_wrapper_that_is_an_optimizer_by_its_class_only_is_unwrapped(wrap: Callable[..., nndoctor.Doctor]) -> None:
+    class Prepared(torch.optim.Optimizer):
+        """As Accelerate makes them: nothing of torch's constructor has run, and `step` has no hooks."""
+
+        def __init__(self, optimizer: torch.optim.Optimizer) -> None:
+            self.optimizer = optimizer
+
+        def step(self, closure: Any = None) -> None:
+            self.optimizer.step(closure)
+
+        def zero_grad(self, set_to_none: bool = True) -> None:
+            self.optimizer.zero_grad(set_to_none)
+
+    model = net()
+    optimizer = Prepared(torch.optim.SGD(model.parameters(), lr=0.1))
+    doctor = wrap(model, optimizer)
+    for _ in range(3):
+        step(model, optimizer)
+    assert [frame.step for frame in frames(doctor)] == [1, 2, 3]

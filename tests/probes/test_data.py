@@ -75,3 +75,9 @@ def test_tensors_are_found_inside_what_loaders_make() -> None:
     assert last_tensor((image, label)) is label
     assert last_tensor({"x": image, "labels": label}) is label
     assert last_tensor((image,)) is None
+
+
+def test_a_scalar_beside_the_batch_is_not_the_input() -> None:
+    tokens = torch.ones(4, 3, dtype=torch.long)
+    assert first_tensor({"input_ids": tokens, "num_items_in_batch": torch.tensor(12.0)}) is tokens
+    assert first_tensor([torch.tensor(2.0)]).item() == 2.0, "where there is nothing else"
