@@ -1,10 +1,12 @@
 """Runs every case of the zoo under the doctor, treats the sick with its own remedies, and writes what came of it.
 
     python benchmarks/clinic.py [--seeds 0 1 2] [--case PATTERN ...] [--processes 2] [--write]
+    python benchmarks/clinic.py --case PATTERN ... --update
     python benchmarks/clinic.py --fast
 
 ``--write`` writes ``docs/clinic.md``, ``docs/clinic.json`` (every run) and ``rulesets/clinic.json`` (what the rules'
-pages show). ``--fast`` is for continuous integration: one seed of as many cases as fit into a minute and a half.
+pages show). ``--update`` writes them too: the runs of these cases are made anew, those of all others are taken from
+``docs/clinic.json``. ``--fast`` is for continuous integration: one seed of as many cases as fit into a minute and a half.
 Exit code 1 if a planted cause was missed, a run without one raised an alarm, or a run failed.
 """
 
@@ -91,7 +93,9 @@ def main() -> int:
     began = time.perf_counter()
     results = list(run_all(tasks, options.processes))
     seconds = time.perf_counter() - began
-    if options.write:
+    if options.update:
+        write(all_cases(), merged(results, stored_runs()), options.seeds)
+    elif options.write:
         write(cases, results, options.seeds)
     failed = [result for result in results if result.variant != "treated" and not result.passed]
     print(f"{len(results)} runs in {seconds:.0f} s, {len(failed)} not as they should be", file=sys.stderr)
@@ -105,7 +109,23 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--fast", action="store_true", help="one seed of the quickest cases, under 90 s on two cores")
     parser.add_argument("--write", action="store_true", help="write the page and both JSON files")
+    parser.add_argument("--update", action="store_true", help="write them, with the stored runs of all other cases")
     return parser
+
+
+def stored_runs() -> list[CaseResult]:
+    """Every run of ``docs/clinic.json``, without the verdicts."""
+    from pydantic import TypeAdapter
+
+    from nndoctor.zoo.runner import CaseResult
+
+    return TypeAdapter(list[CaseResult]).validate_python(json.loads(EVERY_RUN.read_text(encoding="utf-8"))["runs"])
+
+
+def merged(fresh: Sequence[CaseResult], stored: Sequence[CaseResult]) -> list[CaseResult]:
+    """The fresh runs, and the stored ones of cases that were not run now."""
+    anew = {result.case for result in fresh}
+    return sorted([*fresh, *(result for result in stored if result.case not in anew)], key=lambda result: (result.case, result.seed))
 
 
 def write(cases: Sequence[Case], results: Sequence[CaseResult], seeds: Sequence[int]) -> None:

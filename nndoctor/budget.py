@@ -153,7 +153,10 @@ class Budget:
         if self.cadence is not None:
             return self.cadence
         learnt = self.tiers[tier].every if tier in self.tiers else None
-        return max(SLOWEST_BY_DEFAULT if learnt is None else learnt, self.frame.every or 1)
+        least = self.frame.every or 1
+        if self.frame.samples <= GENEROUS_SAMPLES:
+            least = min(least, SLOWEST_BY_DEFAULT)  # a short run of short steps would else hardly be looked at
+        return max(SLOWEST_BY_DEFAULT if learnt is None else learnt, least)
 
     def _overdrawn(self, step: int) -> bool:
         """The hard stop: what was spent since the dense phase is beyond four times the budget and a burst."""

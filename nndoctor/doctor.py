@@ -15,8 +15,7 @@ import time
 import traceback
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import partial
+from dataclasses import dataclass
 from importlib import import_module
 from math import isfinite
 from pathlib import Path
@@ -45,8 +44,9 @@ from nndoctor.interpose import PROCESS
 from nndoctor.loop_state import LoaderState, Rates, Speed, settings
 from nndoctor.packaged import full_catalogue
 from nndoctor.places import Places
+from nndoctor.probe_board import ProbeBoard
 from nndoctor.probes.activations import ActivationProbe
-from nndoctor.probes.base import CONTRACT, EVENTS, Hook, Measured, Probe, sleeps
+from nndoctor.probes.base import CONTRACT, Hook, Measured, Probe
 from nndoctor.probes.batches import BatchProbe
 from nndoctor.probes.built_in import further_probes
 from nndoctor.probes.context import ContextProbe
@@ -54,7 +54,7 @@ from nndoctor.probes.data import DataProbe
 from nndoctor.probes.functional import compiled_frames, compiled_graphs
 from nndoctor.probes.graph import GraphProbe
 from nndoctor.probes.layer_times import LayerTimesProbe
-from nndoctor.probes.loop import BACKWARDS_WITHOUT_STEP, Contract, LoopContracts
+from nndoctor.probes.loop import BACKWARDS_WITHOUT_STEP, LoopContracts
 from nndoctor.probes.parameters import ParameterProbe
 from nndoctor.quiet import Notes, plain_row
 from nndoctor.record import RecordWriter, RunFacts, new_run_folder
@@ -64,6 +64,7 @@ from nndoctor.signals import OBSERVED_PREFIX, Frame, Targets, checked_context
 from nndoctor.sinks import active_sinks
 from nndoctor.sinks.base import Sink
 from nndoctor.sinks.sender import Sender
+from nndoctor.window import Window, at_once, note_clipping, the_scalar, together, worst
 from nndoctor.worker import Pace, Worker
 
 STRIKES = 3
@@ -182,43 +183,6 @@ class _Options:
     sinks: Sequence[Sink] | Literal["auto", "off"]
 
 
-@dataclass(slots=True)
-class _Window:
-    """What happened since the last frame; one of these per step."""
-
-    begun: float = field(default_factory=perf_counter)
-    losses: list[torch.Tensor | float] = field(default_factory=list)
-    forwards: int = 0
-    contract: Contract = field(default_factory=Contract)
-    stepped: list[int] = field(default_factory=list)
-    sampled: frozenset[str] = frozenset()
-    eval_forward: bool = False
-    trained_in_eval: bool = False
-    tiles: dict[str, float] = field(default_factory=dict)
-    own: float = 0.0
-    tier_cpu: dict[str, float] = field(default_factory=dict)
-    preclip: object = None
-    max_norm: object = None
-    skipped: int = 0
-    found_inf: torch.Tensor | None = None
-    news: bool = False
-
-    def add(self, tile: str, seconds: float) -> None:
-        self.tiles[tile] = self.tiles.get(tile, 0.0) + seconds
-
-    @property
-    def promise_broken(self) -> bool:
-        """Whether anything of the loop's contract was broken, or a step skipped, since the last frame."""
-        contract = self.contract
-        return (
-            contract.stale_gradients
-            or contract.gradients_cleared
-            or contract.cleared_between_backwards
-            or self.skipped > 0
-            or self.trained_in_eval
-        )
-
-
 class Doctor:
     """Follows one training run; made by :func:`wrap`.
 
@@ -268,7 +232,6 @@ class Doctor:
         self._skipped_total = 0
         self._frames_before, self._graphs_before = compiled_frames(), compiled_graphs()
         self._pending: list[Payload | Stretch] = []
-        self._quiet = False
         self._roots = tuple(index.roots.values())
         self._loud = float("inf")
         """The loss above which a quiet step is no longer one."""
@@ -287,10 +250,11 @@ class Doctor:
         self._data = DataProbe()
         self._context = ContextProbe(options.context, loader)
         # The times come first and last, so that what the other probes do in between has a tile of its own.
-        self._probes: list[Probe] = [
+        probes: list[Probe] = [
             self._times.opening, self._parameters, self._activations, self._graph, self._data, self._context, *further_probes(), self._times,
         ]  # fmt: skip
-        self._listen()
+        self._board = ProbeBoard(probes, self._probe_failed)
+        self._batches = self._board.first(BatchProbe)
         self._places = Places()
         for key, optimizer in optimizers.items():
             self._register(key, optimizer)
@@ -381,7 +345,7 @@ class Doctor:
         if self.closed or os.getpid() != self._process:
             return
         # A scaler that refuses a call ends the loop before the step that would have told it.
-        if self._window.stepped or any(getattr(probe, "news", False) for probe in self._contract_probes):
+        if self._window.stepped or self._board.has_news:
             self._guard("notes", self._flush)  # the quiet steps before it come first
             self._guard("closing", self._close_frame)
         self._flush()
@@ -481,58 +445,18 @@ class Doctor:
             self._hook_optimizer(optimizer)
 
     def _attach(self) -> None:
-        for probe in tuple(self._probes):
+        for probe in tuple(self._board.probes):
             try:
                 probe.attach(self._index)
             except Exception as error:
-                self._dismiss(probe, error)
+                self._board.dismiss(probe, error)
         for optimizer in self._optimizers.values():
             self._hook_optimizer(optimizer)
         PROCESS.add(self)
         _attached.add(self)
         atexit.register(self._at_exit)
-        self._window = _Window()
+        self._window = Window()
         self._begin_window()
-
-    def _listen(self) -> None:
-        """Find out which probe hears which event, and which of them even on quiet steps."""
-        self._listeners: dict[str, list[tuple[Probe, Callable[..., None]]]] = {}
-        self._awake: dict[str, list[tuple[Probe, Callable[..., None]]]] = {}
-        for event in EVENTS:
-            hears = [(probe, method) for probe in self._probes if (method := getattr(probe, event, None)) is not None]
-            awake = [(probe, method) for probe, method in hears if probe.tier == CONTRACT and not sleeps(probe, event)]
-            if hears:
-                self._listeners[event] = hears
-            if awake:
-                self._awake[event] = awake
-        self._contract_probes = [probe for probe in self._probes if probe.tier == CONTRACT]
-        self._sleepers = tuple(getattr(probe, "sleeps", False) for probe in self._contract_probes)
-        self._batches = next((probe for probe in self._probes if isinstance(probe, BatchProbe)), None)
-
-    def _tell(self, event: str, *args: object) -> None:
-        """Tell the probes: those of the contract tier always, the others on steps on which they are sampled."""
-        if self._quiet:
-            if event in self._awake:
-                self._tell_quietly(event, *args)
-            return
-        for probe, hears in self._listeners.get(event, ()):
-            if probe.tier == CONTRACT:
-                try:
-                    hears(*args)
-                except Exception as error:
-                    self._dismiss(probe, error)
-            elif probe.tier in self._window.sampled:
-                self._measure(probe, partial(hears, *args))
-
-    def _tell_quietly(self, event: str, *args: object) -> None:
-        """Tell those that do not sleep; their news end the quiet steps."""
-        for probe, hears in tuple(self._awake[event]):
-            try:
-                hears(*args)
-            except Exception as error:
-                self._dismiss(probe, error)
-            if getattr(probe, "news", False):
-                self._window.news = True
 
     def _hook_optimizer(self, optimizer: torch.optim.Optimizer) -> None:
         self._handles.append(optimizer.register_step_pre_hook(self._before_step))
@@ -547,9 +471,7 @@ class Doctor:
             handle.remove()
         self._handles.clear()
         self._forward_handles.clear()
-        for probe in tuple(self._probes):
-            self._guard(f"detaching {probe.name}", probe.detach)
-        self._probes.clear()
+        self._board.detach()
         atexit.unregister(self._at_exit)
 
     def _at_exit(self) -> None:
@@ -576,23 +498,16 @@ class Doctor:
         if self._worker.writer is not None:
             self._worker.writer.event(self.step, "probe-failure", f"{where}: {type(error).__name__}: {error}{place}")
 
+    def _probe_failed(self, name: str, error: Exception) -> None:
+        if self.strict:
+            raise error
+        self._batches = self._board.first(BatchProbe)
+        self._note_failure(name, error)
+
     def _worker_failed(self, where: str, error: Exception) -> None:
         """A failure in the doctor's own thread cannot raise into the training; it is noted."""
         if len(self._failures) < 20:
             self._note_failure(where, error)
-
-    def _dismiss(self, probe: Probe, error: Exception) -> None:
-        """A probe raised: it is taken off and named, the training goes on."""
-        if self.strict:
-            raise error
-        if probe in self._probes:
-            self._probes.remove(probe)
-            self._listen()
-        self._note_failure(probe.name, error)
-        try:
-            probe.detach()
-        except Exception as second:
-            self._note_failure(f"detaching {probe.name}", second)
 
     def _guard(self, where: str, action: Callable[[], None]) -> None:
         try:
@@ -600,35 +515,23 @@ class Doctor:
         except Exception as error:
             self._failed(where, error)
 
-    def _measure(self, probe: Probe, action: Callable[[], object]) -> None:
-        """Run one action of a probe, book its CPU time to its tier, dismiss it if it raises."""
-        if probe not in self._probes:
-            return
-        begun = thread_time()
-        try:
-            action()
-        except Exception as error:
-            self._dismiss(probe, error)
-        tiers = self._window.tier_cpu
-        tiers[probe.tier] = tiers.get(probe.tier, 0.0) + thread_time() - begun
-
     # ------------------------------------------------------------------ events of the loop
 
     def _forward_begins(self, root: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
         try:
             if not torch.is_grad_enabled():
                 self._places.saw("evaluation")
-                self._tell("evaluation_begins", root, args, kwargs)
+                self._board.tell("evaluation_begins", root, args, kwargs)
                 return
             window = self._window
             window.forwards += 1
             self._places.saw("forward")
             window.eval_forward = not root.training
             if not window.sampled:
-                self._tell("forward_begins", root, args, kwargs)
+                self._board.tell("forward_begins", root, args, kwargs)
                 return
             begun = perf_counter()
-            self._tell("forward_begins", root, args, kwargs)
+            self._board.tell("forward_begins", root, args, kwargs)
             now = perf_counter()
             window.own += now - begun
             self._inside["forward"] = now
@@ -638,17 +541,17 @@ class Doctor:
     def _forward_ended(self, root: nn.Module, args: object, output: object) -> None:
         try:
             if not torch.is_grad_enabled():
-                self._tell("evaluation_ended", root, output)
+                self._board.tell("evaluation_ended", root, output)
                 return
             begun = self._inside.pop("forward", None)
             if begun is not None:
                 now = perf_counter()
                 self._window.add("forward", now - begun)
-                self._tell("forward_ended", root, output)
+                self._board.tell("forward_ended", root, output)
                 self._inside["loss"] = perf_counter()
                 self._window.own += self._inside["loss"] - now
             else:
-                self._tell("forward_ended", root, output)
+                self._board.tell("forward_ended", root, output)
         except Exception as error:
             self._failed("forward hook", error)
 
@@ -659,7 +562,7 @@ class Doctor:
             return
         begun = perf_counter()
         window = self._window
-        if self._quiet:
+        if self._board.quiet:
             if self._stays_quiet(loss):
                 window.own += perf_counter() - begun
                 return
@@ -670,10 +573,10 @@ class Doctor:
         self._places.saw("backward")
         self._contracts.backward_begins()
         window.trained_in_eval = window.eval_forward if window.forwards else self._in_eval_mode()
-        scalar = _the_scalar(loss)
+        scalar = the_scalar(loss)
         if scalar is not None:
             self._note_loss(scalar)
-            self._tell("backward_begins", scalar)
+            self._board.tell("backward_begins", scalar)
         self._loader.backward_seen()
         now = perf_counter()
         window.own += now - begun
@@ -682,7 +585,7 @@ class Doctor:
     def _note_loss(self, scalar: torch.Tensor) -> None:
         value = self._unscaled(scalar)
         self._window.losses.append(value)
-        self._tell("loss_read", scalar, value)
+        self._board.tell("loss_read", scalar, value)
         if isinstance(value, float) and not isfinite(value):
             self._broken_losses += 1
             # Where it came from is asked on the next step, whatever the cadence says.
@@ -705,7 +608,7 @@ class Doctor:
         if type(loss) is torch.Tensor and loss.is_cpu and self._scaled is None and loss.numel() == 1:
             value: torch.Tensor | float = loss.item()
         else:
-            scalar = _the_scalar(loss)
+            scalar = the_scalar(loss)
             if scalar is None:
                 contracts.backwards_without_step += 1
                 return True
@@ -715,19 +618,19 @@ class Doctor:
         contracts.backwards_without_step += 1
         self._loader.backward_seen()
         self._window.losses.append(value)
-        if "backward_begins" in self._awake:
-            self._tell_quietly("backward_begins", loss)
+        if "backward_begins" in self._board.awake:
+            self._board.tell_those_awake("backward_begins", loss)
         return True
 
     def _unscaled(self, scalar: torch.Tensor) -> torch.Tensor | float:
         """The loss before the gradient scaler multiplied it; a number where reading it waits for nothing."""
         if self._scaled is not None and self._scaled[0] == id(scalar):
             return self._scaled[1]
-        return _at_once(scalar)
+        return at_once(scalar)
 
     def backward_ended(self) -> None:
-        if self._quiet:
-            self._tell("backward_ended")
+        if self._board.quiet:
+            self._board.tell("backward_ended")
             return
         begun = self._inside.pop("backward", None)
         if begun is None:
@@ -736,65 +639,65 @@ class Doctor:
         window = self._window
         window.add("backward", now - begun)
         self._contracts.backward_ended()
-        self._tell("backward_ended")
+        self._board.tell("backward_ended")
         window.own += perf_counter() - now
         if self._contracts.step_is_missing:
             self._close_frame()
 
     def gradients_zeroed(self, owner: object) -> None:
-        if not self._quiet:
+        if not self._board.quiet:
             self._places.saw("zero_grad")
             self._contracts.gradients_zeroed(owner)
-        self._tell("gradients_zeroed", owner)
+        self._board.tell("gradients_zeroed", owner)
 
     def clipped(self, total_norm: object, max_norm: object) -> None:
-        self._window.preclip = _at_once(total_norm) if isinstance(total_norm, torch.Tensor) else total_norm
-        self._window.max_norm = _at_once(max_norm) if isinstance(max_norm, torch.Tensor) else max_norm
+        self._window.preclip = at_once(total_norm) if isinstance(total_norm, torch.Tensor) else total_norm
+        self._window.max_norm = at_once(max_norm) if isinstance(max_norm, torch.Tensor) else max_norm
         self._places.saw("clip")
-        self._tell("clipped", total_norm, max_norm)
+        self._board.tell("clipped", total_norm, max_norm)
 
     def clipping(self, parameters: object) -> None:
-        self._tell("clipping", parameters)
+        self._board.tell("clipping", parameters)
 
     def loss_scaled(self, loss: object, scaled: object) -> None:
         if isinstance(loss, torch.Tensor) and isinstance(scaled, torch.Tensor) and loss.numel() == 1:
-            self._scaled = (id(scaled), _at_once(loss))
-        self._tell("loss_scaled", loss, scaled)
+            self._scaled = (id(scaled), at_once(loss))
+        self._board.tell("loss_scaled", loss, scaled)
 
     def gradients_unscaled(self, scaler: object, optimizer: object) -> None:
         self._places.saw("unscale")
-        self._tell("gradients_unscaled", scaler, optimizer)
+        self._board.tell("gradients_unscaled", scaler, optimizer)
 
     def scaler_updated(self, scaler: object) -> None:
         self._places.saw("scaler_update")
-        self._tell("scaler_updated", scaler)
+        self._board.tell("scaler_updated", scaler)
 
     def scheduler_stepped(self, scheduler: object) -> None:
         self._places.saw("schedule")
-        self._tell("scheduler_stepped", scheduler)
+        self._board.tell("scheduler_stepped", scheduler)
 
     def state_loaded(self, module: object, missing: Sequence[str], unexpected: Sequence[str]) -> None:
         self._places.saw("load_state")
-        self._tell("state_loaded", module, missing, unexpected)
+        self._board.tell("state_loaded", module, missing, unexpected)
 
     def part_begins(self, part: str) -> None:
-        self._tell("part_begins", part)
+        self._board.tell("part_begins", part)
 
     def part_ended(self, part: str) -> None:
-        self._tell("part_ended", part)
+        self._board.tell("part_ended", part)
 
     def batch_planned(self, sampler: object, indices: Sequence[object]) -> None:
-        self._tell("batch_planned", sampler, indices)
+        self._board.tell("batch_planned", sampler, indices)
 
     def scaler_stepping(self, scaler: object, optimizer: object) -> None:
-        self._tell("scaler_stepping", scaler, optimizer)
+        self._board.tell("scaler_stepping", scaler, optimizer)
 
     def scaler_refused(self, optimizer: object, call: str) -> None:
-        self._tell("scaler_refused", optimizer, call)
+        self._board.tell("scaler_refused", optimizer, call)
 
     def scaler_stepped(self, optimizer: object) -> None:
         """The scaler's step returned; if our hook did not run meanwhile, it skipped the optimizer."""
-        self._tell("scaler_stepped", optimizer)
+        self._board.tell("scaler_stepped", optimizer)
         if id(optimizer) in self._window.stepped or id(optimizer) == self._last_stepped:
             self._last_stepped = None
             return
@@ -810,7 +713,7 @@ class Doctor:
         self._loader.started(loader)
         if loader is not self._loader.training:
             self._watch_forward(True)  # this may be an evaluation
-        self._tell("loader_started", loader)
+        self._board.tell("loader_started", loader)
 
     def loader_ended(self, loader: object) -> None:
         self._watch_forward(True)
@@ -818,8 +721,8 @@ class Doctor:
     def batch_loaded(self, loader: object, batch: object, seconds: float) -> None:
         self._places.saw("loader")
         training = self._loader.loaded(loader)
-        self._tell("batch_waited", seconds, training)
-        self._tell("batch_loaded", loader, batch, training)
+        self._board.tell("batch_waited", seconds, training)
+        self._board.tell("batch_loaded", loader, batch, training)
         self._window.add("data_wait", seconds)
 
     def observer_failed(self, event: str, error: Exception) -> None:
@@ -829,8 +732,8 @@ class Doctor:
         self, optimizer: torch.optim.Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
         try:
-            if self._quiet:
-                self._tell("gradients_ready", optimizer)
+            if self._board.quiet:
+                self._board.tell("gradients_ready", optimizer)
                 return None
             begun = perf_counter()
             if id(optimizer) in self._window.stepped:
@@ -838,7 +741,7 @@ class Doctor:
             self._last_stepped = None
             self._places.saw("step")
             contract = self._contracts.before_step(optimizer)
-            self._window.contract = _worst(self._window.contract, contract)
+            self._window.contract = worst(self._window.contract, contract)
             closure = args[1] if len(args) > 1 else kwargs.get("closure")
             changed = None
             if callable(closure):
@@ -868,9 +771,9 @@ class Doctor:
 
         def ready() -> None:
             nonlocal judged
-            if not judged and not self._quiet:
+            if not judged and not self._board.quiet:
                 judged = True
-                self._window.contract = _worst(self._window.contract, self._contracts.before_step(optimizer))
+                self._window.contract = worst(self._window.contract, self._contracts.before_step(optimizer))
             self._gradients_ready(optimizer)
 
         def observed() -> Any:
@@ -885,12 +788,12 @@ class Doctor:
     def _gradients_ready(self, optimizer: torch.optim.Optimizer) -> None:
         found_inf = getattr(optimizer, "found_inf", None)
         self._window.found_inf = found_inf if isinstance(found_inf, torch.Tensor) else None
-        self._tell("gradients_ready", optimizer)
+        self._board.tell("gradients_ready", optimizer)
 
     def _after_step(self, optimizer: torch.optim.Optimizer, args: object, kwargs: object) -> None:
         try:
             begun = perf_counter()
-            if self._quiet:
+            if self._board.quiet:
                 if self._quiet_step(optimizer, begun):
                     return
                 self._wake()
@@ -899,7 +802,7 @@ class Doctor:
             if entered is not None:
                 window.add("optimizer", begun - entered)
             self._contracts.after_step(optimizer)
-            self._tell("stepped", optimizer)
+            self._board.tell("stepped", optimizer)
             self._following_is(optimizer)
             window.stepped.append(id(optimizer))
             window.own += perf_counter() - begun
@@ -912,9 +815,9 @@ class Doctor:
     def _quiet_step(self, optimizer: torch.optim.Optimizer, now: float) -> bool:
         """Note a step on which nothing is measured; False if something happened that must be told at once."""
         window, loader, batches = self._window, self._loader, self._batches
-        if "stepped" in self._awake:
-            self._tell_quietly("stepped", optimizer)
-        if window.skipped or window.news or self._look_closely:
+        if "stepped" in self._board.awake:
+            self._board.tell_those_awake("stepped", optimizer)
+        if window.skipped or self._board.news or self._look_closely:
             return False
         notes = self._notes
         notes.add(
@@ -957,7 +860,7 @@ class Doctor:
             step += 1
             epoch = self._loader.epoch_at(*note.position, batches)
             if self._batches is not None:
-                self._batches.slept(step, note.losses, note.loaded)
+                self._board.ask(self._batches, self._batches.slept, step, note.losses, note.loaded)
             waited = min(1.0, note.waited / elapsed) if elapsed > 0 else 0.0
             story: Mapping[str, Measured] = {}
             if (note.rate != self._rates.last or self._rates.phases.rising) and self._rates.follow(note.rate, epoch, step):
@@ -971,8 +874,8 @@ class Doctor:
             else:
                 measured: dict[str, Measured] = {"step.time": elapsed, **story}
                 if note.losses:
-                    measured[RAW_LOSSES] = _together(note.losses)
-                _note_clipping(measured, note.preclip, note.max_norm)
+                    measured[RAW_LOSSES] = together(note.losses)
+                note_clipping(measured, note.preclip, note.max_norm)
                 if self._loader.seen:
                     measured["step.data_wait_fraction"] = waited
                 self._pending.append(pack(step, ended, epoch, targets, measured))
@@ -980,16 +883,17 @@ class Doctor:
             self._speed.step(elapsed, own, dense=False)
         if self._batches is not None:
             self._loud = self._batches.loud
-            self._window.news = self._window.news or self._batches.news
+            self._board.news |= self._batches.news
 
     def _wake(self) -> None:
         """Leave the quiet steps: the one under way is followed like any other."""
         self._work_up_notes()
-        self._quiet = False
+        self._board.quiet = False
         self._window.begun = self._notes.since
-        if self._batches is not None:
+        batches = self._batches
+        if batches is not None:
             for value in self._window.losses:  # of the micro-steps before
-                self._batches.loss_read(None, value)
+                self._board.ask(batches, batches.loss_read, None, value)
 
     def _following_is(self, optimizer: torch.optim.Optimizer) -> None:
         """Learn which optimizer usually steps after which, to close a frame as soon as it is complete."""
@@ -1009,10 +913,11 @@ class Doctor:
         following = self.step + 1
         sampled = frozenset(self._budget.tiers) if self._look_closely else self._budget.tiers_at(following)
         self._look_closely = False
-        before, self._window.sampled = self._sampled_before, sampled
-        self._quiet = not sampled and self._budget.next_look > following and len(self._optimizers) == 1
-        if self._quiet and tuple(getattr(probe, "sleeps", False) for probe in self._contract_probes) != self._sleepers:
-            self._listen()
+        before, self._window.sampled, self._board.sampled = self._sampled_before, sampled, sampled
+        self._board.quiet = False
+        if not sampled and self._budget.next_look > following and len(self._optimizers) == 1:
+            self._board.fall_asleep()
+            self._loud = float("inf") if self._batches is None else self._batches.loud
         if not sampled and not before:
             return  # everything sleeps on
         self._sampled_before = sampled
@@ -1020,10 +925,7 @@ class Doctor:
             self._leave_compiled_code_alone()
         self._contracts.watch(bool(sampled))
         self._watch_forward(bool(sampled))
-        for probe in tuple(self._probes):
-            wanted = bool(sampled) if probe.tier == CONTRACT else probe.tier in sampled
-            if wanted or probe.tier == CONTRACT or probe.tier in before:
-                self._measure(probe, partial(probe.begin_step, following, wanted))
+        self._board.begin(following, before)
 
     def _leave_compiled_code_alone(self) -> None:
         """torch.compile has compiled something since we attached: take our hooks out of it for good.
@@ -1032,11 +934,7 @@ class Doctor:
         outside: parameters, gradients, optimizer, loss, the times of whole passes.
         """
         self._compiled = True
-        for probe in tuple(self._probes):
-            if getattr(probe, "hooks_layers", False):
-                self._guard(f"detaching {probe.name}", probe.detach)
-                self._probes.remove(probe)
-        self._listen()
+        self._board.leave_layers()
 
     def _watch_forward(self, wanted: bool) -> None:
         """Have hooks on the whole models' forward passes on measured steps and wherever an evaluation may begin."""
@@ -1059,37 +957,43 @@ class Doctor:
         begun = perf_counter()
         window = self._window
         cpu = thread_time() if window.sampled else None
-        probes_before = sum(window.tier_cpu.values())
+        booked = self._board.cpu
+        before = sum(booked.values())
         self.step += 1
         if self.step == 1:
             self._after_first_step()
         measured = self._collect(window)
         elapsed = begun - window.begun
-        self._book_time(window, measured, elapsed)
-        urgent = bool(window.sampled) or window.promise_broken or "lr" in measured or window.news
+        if self.step > 1:  # from attaching to the end of the first step is set-up, not a step
+            measured.update(window.times(elapsed, loader_seen=self._loader.seen))
+        urgent = bool(window.sampled) or window.promise_broken or "lr" in measured or self._board.news
         self._hand_over(pack(self.step, time.time(), self._loader.epoch, self._current_targets(), measured), urgent)
         fresh = self._open_window(begun)
         own = window.own + perf_counter() - begun
         if cpu is not None:
-            for tier, seconds in window.tier_cpu.items():
-                if tier in window.sampled:
-                    self._budget.tier_cost(tier, seconds)
-                else:
-                    self._budget.spend(tier, seconds)
-            probes = sum(window.tier_cpu.values()) - probes_before + sum(fresh.tier_cpu.values())
-            hooks = max(0.0, thread_time() - cpu - probes)
-            self._budget.spend("hooks", hooks)
-            judged, self._judged = self._judged, self._worker.seconds["judging"]
-            self._budget.frame_cost(hooks + window.tier_cpu.get(CONTRACT, 0.0) + self._judged - judged)
+            probes = sum(booked.values()) - before + sum(self._board.cpu.values())
+            self._book_sample(booked, window.sampled, hooks=max(0.0, thread_time() - cpu - probes))
         else:
             self._budget.spend("hooks", own)  # wall time: asking for CPU time would cost as much as the rest
         self._budget.step_took(self.step, elapsed, own, bool(window.sampled))
         self._speed.step(elapsed, own, dense=self.step <= self._budget.dense)
         fresh.own = perf_counter() - begun
 
-    def _open_window(self, now: float) -> _Window:
+    def _book_sample(self, booked: Mapping[str, float], sampled: frozenset[str], hooks: float) -> None:
+        """Book what a measured step cost, in seconds of CPU time: `booked` by tier, and `hooks` for what no tier did."""
+        for tier, seconds in booked.items():
+            if tier in sampled:
+                self._budget.tier_cost(tier, seconds)
+            else:
+                self._budget.spend(tier, seconds)
+        self._budget.spend("hooks", hooks)
+        judged, self._judged = self._judged, self._worker.seconds["judging"]
+        self._budget.frame_cost(hooks + booked.get(CONTRACT, 0.0) + self._judged - judged)
+
+    def _open_window(self, now: float) -> Window:
         """Begin the next step, which began at `now`."""
-        self._window = fresh = _Window(begun=now)
+        self._window = fresh = Window(begun=now)
+        self._board.cpu, self._board.news = {}, False
         self._inside.clear()
         self._begin_window()
         self._notes.begin(now)
@@ -1109,33 +1013,24 @@ class Doctor:
             self._worker.pace = Pace(self._speed.steps_per_second, self._speed.overhead, self._loader.planned_steps)
             self._worker.put(pending)
 
-    def _collect(self, window: _Window) -> dict[str, Measured]:
+    def _collect(self, window: Window) -> dict[str, Measured]:
         """What every step tells; on sampled steps also what the probes found and what seldom changes.
 
         A broken promise of the loop and a changed learning rate are told on the very step.
         """
         measured: dict[str, Measured] = {}
         if window.losses:
-            measured[RAW_LOSSES] = _together(window.losses)
-        _note_clipping(measured, window.preclip, window.max_norm)
+            measured[RAW_LOSSES] = together(window.losses)
+        note_clipping(measured, window.preclip, window.max_norm)
         if window.sampled or window.promise_broken or self._contracts.step_is_missing:
-            measured.update(self._loop_signals(window))
+            measured.update(self._promises(window))
         rate_changed = self._rates.follow(next(iter(self._optimizers.values())).param_groups[0].get("lr"), self._loader.epoch, self.step)
         if window.sampled or rate_changed:
             self._note_groups()
             measured.update(self._rates.signals(self._optimizers, self._index.groups))
+        measured.update(self._board.collect(self._tell_facts))
         if window.sampled:
-            for probe in tuple(self._probes):
-                if probe.tier in window.sampled:
-                    self._measure(probe, lambda probe=probe: measured.update(probe.collect()))  # type: ignore[misc]
             measured.update(self._seldom())
-        for probe in self._contract_probes:
-            if window.sampled or getattr(probe, "news", False):
-                window.news = True
-                news = getattr(probe, "news", False)
-                self._measure(probe, lambda probe=probe: measured.update(probe.collect()))  # type: ignore[misc]
-                if news:
-                    self._measure(probe, partial(self._tell_facts_of, probe))
         if window.sampled and self._context.facts()["taken_for"] != self._taken_for:
             self._taken_for = self._context.facts()["taken_for"]
             self._refresh_facts()
@@ -1143,12 +1038,10 @@ class Doctor:
             del measured["loop.unchanged"]
         return measured
 
-    def _tell_facts_of(self, probe: Probe) -> None:
+    def _tell_facts(self, told: Mapping[str, Any]) -> None:
         """Let the panel know at once what a probe has just found out."""
-        told = getattr(probe, "facts", None)
-        if told is not None:
-            self.facts.update(told())
-            self._worker.facts = dict(self.facts)
+        self.facts.update(told)
+        self._worker.facts = dict(self.facts)
 
     def _seldom(self) -> dict[str, Measured]:
         """Signals that change slowly and are not free."""
@@ -1167,42 +1060,18 @@ class Doctor:
             found["memory.accelerator"] = float(torch.cuda.memory_allocated())
         return found
 
-    def _loop_signals(self, window: _Window) -> dict[str, Measured]:
-        contract = window.contract
-        signals: dict[str, Measured] = {
-            "loop.backwards": float(len(window.losses) or contract.backwards),
-            "loop.forwards": float(window.forwards),
-            "loop.stale_gradients": float(contract.stale_gradients),
-            "loop.gradients_cleared": float(contract.gradients_cleared),
-            "loop.cleared_between_backwards": float(contract.cleared_between_backwards),
+    def _promises(self, window: Window) -> dict[str, Measured]:
+        """How the loop kept its contract, and what that is held against."""
+        signals = window.promises()
+        signals.update({
             "loop.steps_missing": float(self._contracts.steps_missing),
             "loop.optimizers": float(len(self._optimizers)),
             "loop.full_batch": float(self._loader.batches in (None, 1)),
-            "step.skipped": float(window.skipped > 0),
             "step.skipped_total": float(self._skipped_total),
-        }
+        })  # fmt: skip
         if (window.forwards or window.trained_in_eval) and window.losses:
             signals["loop.eval_mode"] = float(window.trained_in_eval and self._eval_mode_matters())
-        if window.found_inf is not None:
-            signals["step.skipped"] = window.found_inf.float().reshape(1)
         return signals
-
-    def _book_time(self, window: _Window, measured: dict[str, Measured], elapsed: float) -> None:
-        if self.step == 1 or elapsed <= 0:
-            return  # from attaching to the end of the first step is set-up, not a step
-        tiles = window.tiles
-        measured["step.time"] = elapsed
-        if self._loader.seen:
-            measured["step.data_wait_fraction"] = min(1.0, tiles.get("data_wait", 0.0) / elapsed)
-        if not window.sampled:
-            return
-        if self._loader.seen:
-            measured["step.data_wait"] = tiles.get("data_wait", 0.0)
-        for name in ("forward", "backward", "optimizer", "loss"):
-            if name in tiles:
-                measured[f"step.{name}"] = tiles[name]
-        measured["step.doctor"] = window.own
-        measured["step.other"] = max(0.0, elapsed - sum(tiles.values()) - window.own)
 
     def _after_first_step(self) -> None:
         if self._index.adopt_late_parameters():
@@ -1274,8 +1143,8 @@ class Doctor:
             self.facts["loss"] = self._graph.kind
         if self._graph.kind:
             self.facts["loss_found"] = self._graph.kind
-        unseen = list(self._activations.unseen()) if self._activations in self._probes else []
-        if self._times in self._probes:
+        unseen = list(self._activations.unseen()) if self._activations in self._board else []
+        if self._times in self._board:
             unseen.extend(self._times.notes())
         if self._compiled:
             unseen.append("torch.compile is in use: activations and times of layers are not measured")
@@ -1283,7 +1152,7 @@ class Doctor:
             unseen.append(f"this torch lacks {', '.join(PROCESS.missing)}: what they tell was not measured")
         self.facts["unseen"] = unseen
         self.facts["places"] = self._places.facts()
-        for probe in tuple(self._probes):
+        for probe in tuple(self._board.probes):
             told = getattr(probe, "facts", None)
             if told is not None:
                 self._guard(f"facts of {probe.name}", lambda told=told: self.facts.update(told()))  # type: ignore[misc]
@@ -1300,47 +1169,6 @@ class Doctor:
 
 def _forget(where: str, error: Exception) -> None:
     """For a failure that has been told before."""
-
-
-def _the_scalar(loss: object) -> torch.Tensor | None:
-    """The loss, if what was handed to ``backward()`` is one scalar tensor."""
-    scalar = loss[0] if isinstance(loss, (tuple, list)) and len(loss) == 1 else loss
-    return scalar if isinstance(scalar, torch.Tensor) and scalar.numel() == 1 else None
-
-
-def _note_clipping(measured: dict[str, Measured], preclip: object, max_norm: object) -> None:
-    if preclip is None:
-        return
-    for name, value in (("grad.total_norm_preclip", preclip), ("clip.max_norm", max_norm)):
-        if isinstance(value, torch.Tensor):
-            measured[name] = value.reshape(1)
-        elif isinstance(value, (int, float)):
-            measured[name] = float(value)
-
-
-def _at_once(scalar: torch.Tensor) -> torch.Tensor | float:
-    """A scalar's value: a number on the CPU, a copy that stays on its device elsewhere."""
-    if scalar.is_cpu and type(scalar) is torch.Tensor:  # not device.type, which costs twice as much as the reading
-        return float(scalar.item())
-    return scalar.detach().clone().reshape(1)
-
-
-def _together(losses: Sequence[torch.Tensor | float]) -> Measured:
-    """The losses of one step, as numbers or as one tensor of shape (micro-steps,)."""
-    tensors = [loss for loss in losses if isinstance(loss, torch.Tensor)]
-    if not tensors:
-        return [loss for loss in losses if not isinstance(loss, torch.Tensor)]
-    return torch.cat([torch.as_tensor(loss, dtype=torch.float32, device=tensors[0].device).reshape(1) for loss in losses])
-
-
-def _worst(one: Contract, other: Contract) -> Contract:
-    """What was broken by any of several optimizers in one frame."""
-    return Contract(
-        backwards=max(one.backwards, other.backwards),
-        stale_gradients=one.stale_gradients or other.stale_gradients,
-        gradients_cleared=one.gradients_cleared or other.gradients_cleared,
-        cleared_between_backwards=one.cleared_between_backwards or other.cleared_between_backwards,
-    )
 
 
 def _depends_on_mode(module: nn.Module) -> bool:

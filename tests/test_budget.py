@@ -6,7 +6,7 @@ from itertools import pairwise
 
 import pytest
 
-from nndoctor.budget import DENSE_STEPS, SLOWEST, SLOWEST_BY_DEFAULT, Budget, Cadence, StepTime
+from nndoctor.budget import DENSE_STEPS, GENEROUS_SAMPLES, SLOWEST, SLOWEST_BY_DEFAULT, Budget, Cadence, StepTime
 
 
 def learnt(cost: float, step_time: float = 0.01, share: float = 0.004) -> Cadence:
@@ -105,3 +105,28 @@ def test_spending_far_beyond_the_budget_stops_the_sampling() -> None:
 def test_nonsense_is_refused(budget: float, cadence: int | None) -> None:
     with pytest.raises(ValueError, match=r"budget|cadence"):
         Budget(budget, cadence)
+
+
+def test_no_tier_looks_more_often_than_a_look_may_cost() -> None:
+    budget = Budget(0.01)
+    for step in range(1, 4):
+        budget.step_took(step, 0.010, 0.0, False)
+    for _ in range(3):
+        budget.tier_cost("data", 1e-6)  # worth every eighth step
+        budget.frame_cost(0.003)  # 0.3 steps: one in 32 is within one percent
+    assert budget.every("data") == 32
+    for _ in range(GENEROUS_SAMPLES):
+        budget.frame_cost(0.006)
+    assert budget.every("data") == 64
+
+
+def test_a_dear_look_is_still_taken_every_32_steps_at_first() -> None:
+    budget = Budget(0.01)
+    for step in range(1, 4):
+        budget.step_took(step, 0.001, 0.0, False)
+    for _ in range(GENEROUS_SAMPLES):
+        budget.tier_cost("data", 1e-7)
+        budget.frame_cost(0.006)
+    assert budget.every("data") == 32
+    budget.frame_cost(0.006)
+    assert budget.every("data") == 1024

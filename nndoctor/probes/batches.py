@@ -171,7 +171,7 @@ class BatchProbe:
     @property
     def loud(self) -> float:
         """The loss above which a quiet step is looked at while its batch is still at hand."""
-        return self._watch.limit
+        return self._watch.loud()
 
     def slept(self, step: int, losses: Sequence[torch.Tensor | float], loaded: int) -> None:
         """Hear of a quiet step afterwards.

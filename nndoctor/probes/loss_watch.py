@@ -25,6 +25,9 @@ SETBACK = 0.5
 """Share of all progress so far that the leap takes back. A net that has nearly converged leaps by many deviations
 on one hard sample, and loses nothing by it."""
 
+LOUD = 0.5
+"""Share by which a loss must exceed the largest of the last 128 to be looked at before its turn: seldom the case."""
+
 PROGRESS = 0.2
 """Share of the first losses that must have been gained before: without it there is nothing to be thrown back from,
 as in games, whose losses hover."""
@@ -58,6 +61,16 @@ class LossWatch:
         self._usual = self._deviation = self._largest = self._progress = float("nan")
         self.limit = float("inf")
         """A loss above it is a leap."""
+
+    def loud(self) -> float:
+        """What a loss has to exceed to be worth a look by `see` at once; infinite before the first losses.
+
+        Lower than the limit, which moves with each loss that is seen: what is seen late must not have been missed.
+        """
+        if not self._recent:
+            return float("inf")
+        largest = max(self._recent)
+        return min(self.limit, largest + LOUD * abs(largest))
 
     def see(self, loss: float) -> Leap | None:
         """The leap that `loss` is, None where it stays within its history."""

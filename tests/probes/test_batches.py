@@ -28,7 +28,7 @@ def train(loader: DataLoader[Any], epochs: int = 1, stop: int | None = None, rat
     model = nn.Linear(6, 2)
     optimizer = torch.optim.SGD(model.parameters(), lr=rate)
     doctor = nndoctor.wrap(model, optimizer, loader=loader, ui="off", strict=True)
-    probe = next(p for p in doctor._probes if isinstance(p, BatchProbe))
+    probe = next(p for p in doctor._board.probes if isinstance(p, BatchProbe))
     for _ in range(epochs):
         for number, (inputs, target) in enumerate(loader, 1):
             optimizer.zero_grad()
@@ -62,7 +62,7 @@ def test_indices_belong_to_the_batches_that_came_of_them_also_after_a_pass_left_
     model = nn.Linear(6, 2)
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-6)
     with nndoctor.wrap(model, optimizer, loader=loader, ui="off", strict=True) as doctor:
-        probe = next(p for p in doctor._probes if isinstance(p, BatchProbe))
+        probe = next(p for p in doctor._board.probes if isinstance(p, BatchProbe))
         for stop in (3, 20, 20):
             for number, (inputs, target) in enumerate(loader, 1):
                 served.append([int(row[0]) for row in inputs])
@@ -113,7 +113,7 @@ def test_the_true_loss_is_kept_when_a_scaler_multiplies_it() -> None:
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
     scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
     with nndoctor.wrap(model, optimizer, ui="off", strict=True) as doctor:
-        probe = next(p for p in doctor._probes if isinstance(p, BatchProbe))
+        probe = next(p for p in doctor._board.probes if isinstance(p, BatchProbe))
         inputs, target = table(16)
         loss = nn.functional.cross_entropy(model(inputs), target)
         scaler.scale(loss).backward()

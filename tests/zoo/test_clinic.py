@@ -146,3 +146,15 @@ def test_a_run_that_raises_is_a_result_that_says_so(clinic: ModuleType, monkeypa
     assert result.failures == ("RuntimeError: no data",)
     assert not result.passed
     assert "RuntimeError: no data" in clinic.line(result)
+
+
+def test_runs_read_back_as_they_were_and_those_made_anew_take_their_place(
+    clinic: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = Spoken("dead-relu", "dead-relu", 12, ("act2",), None)
+    runs = [sick(DEAD, found, rank=1, place=False, steps=0), replace(other(WELL, "healthy", score=float("inf")), final_loss=0.5)]
+    monkeypatch.setattr(clinic, "EVERY_RUN", tmp_path / "clinic.json")
+    clinic.EVERY_RUN.write_text(json.dumps({"seeds": [0], "runs": [clinic.as_json(run) for run in runs]}), encoding="utf-8")
+    assert clinic.stored_runs() == runs
+    anew = sick(DEAD, rank=None)
+    assert clinic.merged([anew], clinic.stored_runs()) == [anew, runs[1]]
