@@ -158,10 +158,11 @@ class Workload:
     title: str
     build: Callable[[], Job]
     block: int  # steps; a multiple of the default cadence, so that every block holds as many sampled steps
+    settled: int = DENSE_STEPS + WARM_STEPS  # steps before the first block; short steps are looked at more closely at first
 
 
 WORKLOADS = {
-    "lenet": Workload("LeNet, batch 64, Adam", lenet, 128),
+    "lenet": Workload("LeNet, batch 64, Adam", lenet, 128, settled=1500),
     "resnet18": Workload("ResNet-18, 32x32, batch 32, Adam", resnet18, 32),
     "gpt": Workload("GPT, 4 layers, width 256, 8 x 128 tokens, AdamW", gpt, 32),
 }
@@ -182,6 +183,7 @@ def work(name: str, with_doctor: bool, trace: bool) -> None:
         _attach_to_something_small()
         next(steps)
         tracemalloc.start()
+        rules = _rules_bytes()
     doctor = _attach(job) if with_doctor else None
     for line in sys.stdin:
         spent = _spent(doctor)
@@ -193,7 +195,7 @@ def work(name: str, with_doctor: bool, trace: bool) -> None:
         parameters = sum(p.numel() * p.element_size() for p in job.model.parameters())
         answer = {"wall": wall, "cpu": cpu, "own": own, "parameter_bytes": parameters, "resident_bytes": _resident_bytes()}
         if trace:
-            answer |= {"tensor_bytes": _tensor_bytes(), "python_bytes": tracemalloc.get_traced_memory()[0]}
+            answer |= {"tensor_bytes": _tensor_bytes(), "python_bytes": tracemalloc.get_traced_memory()[0], "rules_bytes": rules}
         print(json.dumps(answer), flush=True)
     if doctor is not None:
         doctor.close()
@@ -204,6 +206,21 @@ def _attach(job: Job) -> Any:
 
     folder = tempfile.mkdtemp(prefix="nndoctor-overhead-")
     return nndoctor.wrap(job.model, job.optimizer, job.loss_fn, ui="off", run_dir=Path(folder) / "run")
+
+
+def _rules_bytes() -> int:
+    """What a judge of the rules occupies before it has seen anything: the same for every model."""
+    from nndoctor.rules import Judge, load_rulesets
+    from nndoctor.signals import Targets
+
+    gc.collect()
+    before = tracemalloc.get_traced_memory()[0]
+    judge = Judge(load_rulesets(["core"]).for_judging(), Targets())
+    gc.collect()
+    held = tracemalloc.get_traced_memory()[0] - before
+    del judge
+    gc.collect()
+    return held
 
 
 def _attach_to_something_small() -> None:
@@ -306,8 +323,10 @@ class Result:
     cpu: Estimate  # extra CPU time of the whole process, the writer's thread included
     own: Estimate  # thread CPU time that the doctor books for its own blocks
     own_by_tier: Mapping[str, float]
+    own_early: float  # the same share from the end of the first 50 steps to the first block
     first_steps: float  # extra wall time of the first 50 steps, each of which is measured
-    memory_kib: float | None  # tensors, arrays and Python objects that the doctor holds
+    memory_kib: float | None  # tensors, arrays and Python objects that the doctor holds for this model
+    rules_kib: float | None  # and for its rules, whatever the model
     resident_kib: float  # extra resident memory of the process, imported modules included
 
 
@@ -315,13 +334,14 @@ def measure(name: str, pairs: int, core: int | None, control: bool) -> Result:
     workload = WORKLOADS[name]
     blocks: list[tuple[dict[str, Any], dict[str, Any]]] = []
     first: list[float] = []
+    early: list[float] = []
     for turn in range(ROUNDS):
         bare, treated = Worker(name, doctor=False, core=core), Worker(name, doctor=not control, core=core)
         try:
             dense = [worker.steps(DENSE_STEPS)["wall"] for worker in (bare, treated)]
             first.append(dense[1] / dense[0] - 1)
-            for worker in (bare, treated):
-                worker.steps(WARM_STEPS)
+            settling = [worker.steps(workload.settled - DENSE_STEPS) for worker in (bare, treated)]
+            early.append(sum(settling[1]["own"].values()) / settling[0]["cpu"])
             for index in range(pairs * turn // ROUNDS, pairs * (turn + 1) // ROUNDS):
                 order = (bare, treated) if index % 2 else (treated, bare)
                 cost = {worker: worker.steps(workload.block) for worker in order}
@@ -329,6 +349,7 @@ def measure(name: str, pairs: int, core: int | None, control: bool) -> Result:
         finally:
             bare.close()
             treated.close()
+    memory, rules = (None, None) if control else measure_memory(name)
     tiers = sorted({tier for _, b in blocks for tier in b["own"]})
     return Result(
         title=workload.title,
@@ -339,15 +360,20 @@ def measure(name: str, pairs: int, core: int | None, control: bool) -> Result:
         cpu=Estimate.of([b["cpu"] / a["cpu"] - 1 for a, b in blocks]),
         own=Estimate.of([sum(b["own"].values()) / a["cpu"] for a, b in blocks]),
         own_by_tier={tier: statistics.median(b["own"].get(tier, 0.0) / a["cpu"] for a, b in blocks) for tier in tiers},
+        own_early=statistics.median(early),
         first_steps=statistics.median(first),
-        memory_kib=None if control else measure_memory(name),
+        memory_kib=memory,
+        rules_kib=rules,
         resident_kib=statistics.median((b["resident_bytes"] - a["resident_bytes"]) / 1024 for a, b in blocks),
     )
 
 
-def measure_memory(name: str) -> float:
-    """KiB that the doctor holds after its dense start and two sampled rounds, against the same steps without it."""
-    held = []
+def measure_memory(name: str) -> tuple[float, float]:
+    """KiB that the doctor holds for a model after its dense start and two sampled rounds, and KiB of its rules.
+
+    Against the same steps without it.
+    """
+    held, rules = [], 0.0
     for doctor in (False, True):
         worker = Worker(name, doctor=doctor, core=None, trace=True)
         try:
@@ -355,7 +381,8 @@ def measure_memory(name: str) -> float:
         finally:
             worker.close()
         held.append(answer["tensor_bytes"] + answer["python_bytes"])
-    return (held[1] - held[0]) / 1024
+        rules = answer["rules_bytes"]
+    return (held[1] - held[0] - rules) / 1024, rules / 1024
 
 
 # ---------------------------------------------------------------------------------------------------- telling
@@ -371,16 +398,18 @@ def interval(estimate: Estimate) -> str:
 
 def markdown(results: Mapping[str, Result]) -> str:
     rows = [
-        "| workload | bare step | extra wall time | extra CPU time | doctor's own blocks | first 50 steps | memory held |",
-        "|---|---|---|---|---|---|---|",
+        "| workload | bare step | extra wall time | extra CPU time | doctor's own blocks | of the steps before | first 50 steps | memory held |",
+        "|---|---|---|---|---|---|---|---|",
     ]
     for result in results.values():
         memory = "-"
         if result.memory_kib is not None:
             memory = f"{result.memory_kib:.0f} KiB ({result.memory_kib * 1024 / result.parameters_mb / 1e4:.2f} % of parameters)"
+            memory += f", rules {result.rules_kib:.0f} KiB"
         own = f"{100 * result.own.median:.2f} %" if result.own_by_tier else "not booked"
         cells = [result.title, f"{result.step_ms.median:.2f} ms", interval(result.wall), interval(result.cpu), own]
-        rows.append("| " + " | ".join([*cells, share(result.first_steps), memory]) + " |")
+        early = f"{100 * result.own_early:.2f} %" if result.own_by_tier else "not booked"
+        rows.append("| " + " | ".join([*cells, early, share(result.first_steps), memory]) + " |")
     return "\n".join(rows)
 
 
