@@ -163,25 +163,26 @@ class WithBadSample(torch.utils.data.Dataset[tuple[torch.Tensor, torch.Tensor]])
         return self.inputs[index], self.targets[index]
 
 
-def test_a_leap_of_the_loss_on_a_quiet_step_still_names_the_sample_that_did_it(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("number", "cadence"), [(121, 32), (64, 128)], ids=["between sampled steps", "before the first of them"])
+def test_a_leap_of_the_loss_on_a_quiet_step_still_names_the_sample_that_did_it(tmp_path: Path, number: int, cadence: int) -> None:
     torch.manual_seed(0)
-    bad = 16 * 120 + 5  # the sixth sample of batch 121: neither sampled nor near a sampled step
+    bad = 16 * (number - 1) + 5  # the sixth sample of a batch that is neither sampled nor near a sampled step
     loader = torch.utils.data.DataLoader(WithBadSample(bad), batch_size=16)
     model = nn.Linear(3, 1)
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.02)
-    with nndoctor.wrap(model, optimizer, ui="off", run_dir=tmp_path / "run", cadence=32, strict=True) as doctor:
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
+    with nndoctor.wrap(model, optimizer, ui="off", run_dir=tmp_path / "run", cadence=cadence, strict=True) as doctor:
         for inputs, targets in loader:
             optimizer.zero_grad()
             (model(inputs) - targets).square().mean().backward()
             nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             optimizer.step()
     (incident,) = [i for i in doctor.diagnosis().facts["incidents"] if "loss.spike" in i["signals"]]
-    assert (incident["step"], incident["batch"], incident["samples"]) == (121, 121, [bad])
+    assert (incident["step"], incident["batch"], incident["samples"]) == (number, number, [bad])
     reader = RecordReader(tmp_path / "run")
     frames = list(reader.frames())
     reader.close()
     assert [frame.step for frame in frames] == list(range(1, 151))
-    assert float(frames[120].values["batch.target_outlier"][0]) > 100
+    assert float(frames[number - 1].values["batch.target_outlier"][0]) > 100
 
 
 def test_batches_of_quiet_steps_keep_their_own_losses(tmp_path: Path) -> None:
