@@ -19,7 +19,7 @@ assert isinstance(display, FooterDisplay), display
 display.show(state_at(50, 100))
 print(f"pid {os.getpid()}", flush=True)
 if how == "raise":
-    time.sleep(0.5)
+    time.sleep(1.5)  # the panel has to be seen before
     raise RuntimeError("as told")
 if how == "fork":
     time.sleep(0.5)

@@ -29,6 +29,7 @@ def small(terminal: Tmux, how: str) -> int:
     """Start the small program, wait for its panel, and return its process id."""
     terminal.run(sys.executable, FOLDER / "small_program.py", how)
     terminal.wait(lambda: terminal.region() == (0, 15), "the panel of eight rows")
+    terminal.wait(lambda: re.search(r"pid \d+", terminal.screen()) is not None, "the line below the panel")
     found = re.search(r"pid (\d+)", terminal.screen())
     assert found is not None
     return int(found[1])
