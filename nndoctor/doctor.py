@@ -74,7 +74,7 @@ BATCH = 64
 BATCH_SECONDS = 0.5
 """Steps on which nothing was sampled travel to the doctor's thread in batches of at most this many or this long."""
 
-MEMORY_SECONDS = 0.25
+MEMORY_SECONDS = 0.05
 """Seconds between two looks at the memory of the process; opening the file costs a tenth of a millisecond."""
 
 SKIPS_PER_FRAME = 10

@@ -17,7 +17,7 @@ from torch import nn
 from torch.utils.hooks import RemovableHandle
 
 from nndoctor.discovery import ModelIndex, unwrap
-from nndoctor.probes.base import Hook, Measured
+from nndoctor.probes.base import CONTRACT, Hook, Measured
 from nndoctor.probes.forward import in_backward, is_transformed
 from nndoctor.probes.functional import compiled_frames
 
@@ -55,7 +55,8 @@ class TargetProbe:
     """Follows the networks that give goals to the trained one."""
 
     name = "targets"
-    tier = "graph"
+    tier = CONTRACT  # a look costs next to nothing, and one that is late is of no use
+    sleeps = True
     hooks_layers = True
     signals = ("target_network.used", "target_network.shared", "target_network.changed", "target_network.steps")
 
