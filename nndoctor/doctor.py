@@ -77,6 +77,9 @@ BATCH_SECONDS = 0.5
 MEMORY_SECONDS = 0.05
 """Seconds between two looks at the memory of the process; opening the file costs a tenth of a millisecond."""
 
+MEMORY_STEPS = 10
+"""While every step is measured, there is a look at every so many steps however short they are: a slope needs them."""
+
 SKIPS_PER_FRAME = 10
 """Steps that a gradient scaler skipped in a row after which a frame is closed: a run that never steps is judged too."""
 
@@ -1051,7 +1054,7 @@ class Doctor:
         if self._loader.batches is not None:
             found["loader.batches"] = float(self._loader.batches)
         now = perf_counter()
-        if now - self._memory_read > MEMORY_SECONDS:
+        if now - self._memory_read > MEMORY_SECONDS or (self.step <= self._budget.dense and self.step % MEMORY_STEPS == 0):
             self._memory_read = now
             memory = _resident_bytes()
             if memory is not None:
