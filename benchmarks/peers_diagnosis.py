@@ -105,6 +105,10 @@ PACKAGES = {
 }
 
 
+SLOW = {"neural-observatory": "as it looks at everything on every step, a run takes it a minute of processor time and more"}
+"""Peers that are usually left out, and why."""
+
+
 @dataclass(frozen=True)
 class Heard:
     """What a tool said of one run.
@@ -436,7 +440,13 @@ def markdown(heard: Mapping[str, Sequence[Heard]], seed: int, everything: Sequen
     sick, healthy = (sum(one.variant == variant for one in runs) for variant in ("sick", "healthy"))
     header = HEADER.format(sick=sick, healthy=healthy, seed=seed, all=len(everything), limit=RUN_SECONDS)
     lines = [row(tool, said, everything) for tool, said in heard.items()]
-    return "\n".join([header.rstrip("\n"), *lines, "", *each_case(heard)]) + "\n"
+    left_out = [not_run(peer, everything) for peer in ADAPTERS if peer not in heard]
+    return "\n".join([header.rstrip("\n"), *lines, "", *left_out, *each_case(heard)]) + "\n"
+
+
+def not_run(peer: str, everything: Sequence[str]) -> str:
+    reach = share(sum(can_name(peer, expected) for expected in everything), everything)
+    return f"{peer} is not in this table: {SLOW.get(peer, 'it was not run')} (in reach: {reach}; `--peer {peer}` runs it).\n"
 
 
 def row(tool: str, runs: Sequence[Heard], everything: Sequence[str]) -> str:

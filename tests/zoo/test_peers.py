@@ -71,6 +71,8 @@ def test_every_run_of_every_tool_is_listed(peers: ModuleType) -> None:
     page = peers.markdown({"nndoctor": heard(peers, ("dead-relu",), ()), "torchdiag": heard(peers, (), (), failed="broke")}, 0, PLANTED)
     assert "| `dead` sick | dead-relu | dead-relu | failed |" in page
     assert "| `dead` cured | nothing | silent | silent |" in page
+    assert "torchmortem is not in this table: it was not run (in reach: 1 (50%)" in page
+    assert "torchdiag is not" not in page
     assert "of all 2 sick cases" in page
 
 
