@@ -61,13 +61,13 @@ def _some_columns(tensor: torch.Tensor, most: int) -> torch.Tensor:
 
 def _bag_of_tokens(tensor: torch.Tensor, table: torch.Tensor) -> torch.Tensor:
     ids = tensor.reshape(tensor.shape[0], -1)[:, :MOST_TOKENS].long().remainder(TABLE_ROWS)
-    return table.to(ids.device, non_blocking=True)[ids].mean(1)  # (samples, TABLE_COLUMNS)
+    return table.to(ids.device, non_blocking=True)[ids].double().mean(1)  # (samples, TABLE_COLUMNS)
 
 
 def random_table() -> torch.Tensor:
-    """Random signs for :func:`features_of`, always the same, drawn from a generator of their own."""
+    """Random signs for :func:`features_of`, int8, always the same, drawn from a generator of their own."""
     generator = torch.Generator().manual_seed(20_001)
-    return torch.randint(0, 2, (TABLE_ROWS, TABLE_COLUMNS), generator=generator).double() * 2 - 1
+    return torch.randint(0, 2, (TABLE_ROWS, TABLE_COLUMNS), generator=generator).to(torch.int8) * 2 - 1
 
 
 def explained_share(

@@ -268,12 +268,13 @@ class Pairing:
         self._fresh = self._summary(self._pooled)
         if self.done:
             self._rows.clear()
+            self._table = None
 
     def _keep_rows(self, features: torch.Tensor, target: torch.Tensor, indices: Sequence[int] | None) -> None:
         stride = max(1, features.shape[1] // SHIFT_COLUMNS)
         known = indices is not None and len(indices) >= len(target)
         numbers = np.asarray(indices, dtype=np.int64)[: len(target)] if known else None
-        self._rows.append((numbers, features[:, ::stride][:, :SHIFT_COLUMNS].clone(), target.clone()))
+        self._rows.append((numbers, features[:, ::stride][:, :SHIFT_COLUMNS].float(), target.clone()))  # half the memory
 
     def _largest_shift(self) -> torch.Tensor:
         """Standard errors by which inputs tell the targets of a neighbouring sample, the largest over four neighbours."""
@@ -283,7 +284,7 @@ class Pairing:
         return torch.stack(found).amax()
 
     def _shift_in_batches(self, by: int) -> torch.Tensor:
-        features = torch.cat([f[max(0, -by) : len(f) - max(0, by)] for _, f, _ in self._rows])
+        features = torch.cat([f[max(0, -by) : len(f) - max(0, by)] for _, f, _ in self._rows]).double()
         target = torch.cat([t[max(0, by) : len(t) + min(0, by)] for _, _, t in self._rows])
         return self._standard_errors(features, target)
 
@@ -298,7 +299,7 @@ class Pairing:
             return torch.zeros((), dtype=torch.float64, device=device)
         own = torch.from_numpy(np.flatnonzero(matched)).to(device, non_blocking=True)
         other = torch.from_numpy(neighbour[matched]).to(device, non_blocking=True)
-        features = torch.cat([f for _, f, _ in self._rows])
+        features = torch.cat([f for _, f, _ in self._rows]).double()
         target = torch.cat([t for _, _, t in self._rows])
         return self._standard_errors(features[own], target[other])
 
