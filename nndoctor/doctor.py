@@ -608,21 +608,16 @@ class Doctor:
         else:
             if self._eval_mode_matters():
                 return False  # so has training in eval mode
-        if type(loss) is torch.Tensor and loss.is_cpu and self._scaled is None and loss.numel() == 1:
-            value: torch.Tensor | float = loss.item()
-        else:
-            scalar = the_scalar(loss)
-            if scalar is None:
-                contracts.backwards_without_step += 1
-                return True
-            value = self._unscaled(scalar)
+        scalar = the_scalar(loss)
+        value = None if scalar is None else self._unscaled(scalar)
         if isinstance(value, float) and not value <= self._loud:
             return False  # its batch is still at hand
         contracts.backwards_without_step += 1
         self._loader.backward_seen()
-        self._window.losses.append(value)
-        if "backward_begins" in self._board.awake:
-            self._board.tell_those_awake("backward_begins", loss)
+        if value is not None:
+            self._window.losses.append(value)
+            if "backward_begins" in self._board.awake:
+                self._board.tell_those_awake("backward_begins", scalar)
         return True
 
     def _unscaled(self, scalar: torch.Tensor) -> torch.Tensor | float:
