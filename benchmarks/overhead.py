@@ -28,7 +28,7 @@ import tracemalloc
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -47,7 +47,8 @@ WORKER_ENVIRONMENT = {
 }
 DENSE_STEPS = 50  # the doctor measures every one of the first steps
 WARM_STEPS = 32  # more steps before the first block, for the cadence to settle
-ROUNDS = 3  # fresh processes per round, so that one lucky memory layout does not decide
+# Fresh processes per round: where the memory of a process happens to lie makes two bare ones differ by up to 4 %.
+ROUNDS = 10
 
 
 # ---------------------------------------------------------------------------------------------------- workloads
@@ -159,12 +160,13 @@ class Workload:
     build: Callable[[], Job]
     block: int  # steps; a multiple of the default cadence, so that every block holds as many sampled steps
     settled: int = DENSE_STEPS + WARM_STEPS  # steps before the first block; short steps are looked at more closely at first
+    rounds: int = ROUNDS  # fewer where a round takes long
 
 
 WORKLOADS = {
     "lenet": Workload("LeNet, batch 64, Adam", lenet, 128, settled=1500),
-    "resnet18": Workload("ResNet-18, 32x32, batch 32, Adam", resnet18, 32),
-    "gpt": Workload("GPT, 4 layers, width 256, 8 x 128 tokens, AdamW", gpt, 32),
+    "resnet18": Workload("ResNet-18, 32x32, batch 32, Adam", resnet18, 32, rounds=6),
+    "gpt": Workload("GPT, 4 layers, width 256, 8 x 128 tokens, AdamW", gpt, 32, rounds=4),
 }
 
 
@@ -296,19 +298,25 @@ class Worker:
 
 @dataclass(frozen=True)
 class Estimate:
-    """A median with its 95 % bootstrap interval."""
+    """The median over rounds of the median of their pairs, with its 95 % bootstrap interval.
+
+    Rounds are drawn anew, and pairs within them: the pairs of a round share their processes.
+    """
 
     median: float
     low: float
     high: float
 
     @staticmethod
-    def of(values: Sequence[float], resamples: int = 10_000) -> Estimate:
-        data = np.asarray(values)
-        draws = np.random.default_rng(0).integers(len(data), size=(resamples, len(data)))
-        medians = np.median(data[draws], axis=1)
+    def of(rounds: Sequence[Sequence[float]], resamples: int = 4_000) -> Estimate:
+        draw = np.random.default_rng(0)
+        data = [np.asarray(pairs) for pairs in rounds]
+        medians = np.empty(resamples)
+        for index in range(resamples):
+            chosen = [data[i] for i in draw.integers(len(data), size=len(data))]
+            medians[index] = np.median([np.median(pairs[draw.integers(len(pairs), size=len(pairs))]) for pairs in chosen])
         low, high = np.quantile(medians, [0.025, 0.975])
-        return Estimate(float(np.median(data)), float(low), float(high))
+        return Estimate(float(np.median([np.median(pairs) for pairs in data])), float(low), float(high))
 
 
 @dataclass(frozen=True)
@@ -325,64 +333,81 @@ class Result:
     own_by_tier: Mapping[str, float]
     own_early: float  # the same share from the end of the first 50 steps to the first block
     first_steps: float  # extra wall time of the first 50 steps, each of which is measured
-    memory_kib: float | None  # tensors, arrays and Python objects that the doctor holds for this model
+    rounds: int  # pairs of fresh processes
+    tensors_kib: float | None  # torch tensors that the doctor holds: what lies on the model's device is among them
+    host_kib: float | None  # arrays and Python objects that it holds for this model: samples, and books of the run
     rules_kib: float | None  # and for its rules, whatever the model
     resident_kib: float  # extra resident memory of the process, imported modules included
 
 
 def measure(name: str, pairs: int, core: int | None, control: bool) -> Result:
     workload = WORKLOADS[name]
-    blocks: list[tuple[dict[str, Any], dict[str, Any]]] = []
+    rounds: list[list[tuple[dict[str, Any], dict[str, Any]]]] = []
     first: list[float] = []
     early: list[float] = []
-    for turn in range(ROUNDS):
+    count = min(workload.rounds, pairs)
+    for turn in range(count):
         bare, treated = Worker(name, doctor=False, core=core), Worker(name, doctor=not control, core=core)
         try:
             dense = [worker.steps(DENSE_STEPS)["wall"] for worker in (bare, treated)]
             first.append(dense[1] / dense[0] - 1)
             settling = [worker.steps(workload.settled - DENSE_STEPS) for worker in (bare, treated)]
             early.append(sum(settling[1]["own"].values()) / settling[0]["cpu"])
-            for index in range(pairs * turn // ROUNDS, pairs * (turn + 1) // ROUNDS):
+            rounds.append([])
+            for index in range(pairs * turn // count, pairs * (turn + 1) // count):
                 order = (bare, treated) if index % 2 else (treated, bare)
                 cost = {worker: worker.steps(workload.block) for worker in order}
-                blocks.append((cost[bare], cost[treated]))
+                rounds[-1].append((cost[bare], cost[treated]))
         finally:
             bare.close()
             treated.close()
-    memory, rules = (None, None) if control else measure_memory(name)
+
+    def estimate(value: Callable[[dict[str, Any], dict[str, Any]], float]) -> Estimate:
+        return Estimate.of([[value(a, b) for a, b in blocks] for blocks in rounds])
+
+    blocks = [pair for blocks in rounds for pair in blocks]
+    memory = Memory(None, None, None) if control else measure_memory(name)
     tiers = sorted({tier for _, b in blocks for tier in b["own"]})
     return Result(
         title=workload.title,
         pairs=len(blocks),
+        rounds=count,
         parameters_mb=blocks[0][0]["parameter_bytes"] / 1e6,
-        step_ms=Estimate.of([1e3 * a["wall"] / workload.block for a, _ in blocks]),
-        wall=Estimate.of([b["wall"] / a["wall"] - 1 for a, b in blocks]),
-        cpu=Estimate.of([b["cpu"] / a["cpu"] - 1 for a, b in blocks]),
-        own=Estimate.of([sum(b["own"].values()) / a["cpu"] for a, b in blocks]),
+        step_ms=estimate(lambda a, b: 1e3 * a["wall"] / workload.block),
+        wall=estimate(lambda a, b: b["wall"] / a["wall"] - 1),
+        cpu=estimate(lambda a, b: b["cpu"] / a["cpu"] - 1),
+        own=estimate(lambda a, b: sum(b["own"].values()) / a["cpu"]),
         own_by_tier={tier: statistics.median(b["own"].get(tier, 0.0) / a["cpu"] for a, b in blocks) for tier in tiers},
         own_early=statistics.median(early),
         first_steps=statistics.median(first),
-        memory_kib=memory,
-        rules_kib=rules,
+        tensors_kib=memory.tensors,
+        host_kib=memory.host,
+        rules_kib=memory.rules,
         resident_kib=statistics.median((b["resident_bytes"] - a["resident_bytes"]) / 1024 for a, b in blocks),
     )
 
 
-def measure_memory(name: str) -> tuple[float, float]:
-    """KiB that the doctor holds for a model after its dense start and two sampled rounds, and KiB of its rules.
+class Memory(NamedTuple):
+    """KiB that the doctor holds, by kind; None: not measured."""
 
-    Against the same steps without it.
-    """
-    held, rules = [], 0.0
+    tensors: float | None
+    host: float | None
+    rules: float | None
+
+
+def measure_memory(name: str) -> Memory:
+    """What the doctor holds after its dense start and two sampled rounds, against the same steps without it."""
+    answers = []
     for doctor in (False, True):
         worker = Worker(name, doctor=doctor, core=None, trace=True)
         try:
-            answer = worker.steps(DENSE_STEPS + 2 * WARM_STEPS)
+            answers.append(worker.steps(DENSE_STEPS + 2 * WARM_STEPS))
         finally:
             worker.close()
-        held.append(answer["tensor_bytes"] + answer["python_bytes"])
-        rules = answer["rules_bytes"]
-    return (held[1] - held[0] - rules) / 1024, rules / 1024
+    bare, treated = answers
+    rules = treated["rules_bytes"]
+    host = treated["python_bytes"] - bare["python_bytes"] - rules
+    return Memory((treated["tensor_bytes"] - bare["tensor_bytes"]) / 1024, host / 1024, rules / 1024)
 
 
 # ---------------------------------------------------------------------------------------------------- telling
@@ -398,14 +423,14 @@ def interval(estimate: Estimate) -> str:
 
 def markdown(results: Mapping[str, Result]) -> str:
     rows = [
-        "| workload | bare step | extra wall time | extra CPU time | doctor's own blocks | of the steps before | first 50 steps | memory held |",
+        "| workload | bare step | extra wall time | extra CPU time | doctor's own blocks | of the steps before | first 50 steps | memory: tensors + books + rules |",
         "|---|---|---|---|---|---|---|---|",
     ]
     for result in results.values():
         memory = "-"
-        if result.memory_kib is not None:
-            memory = f"{result.memory_kib:.0f} KiB ({result.memory_kib * 1024 / result.parameters_mb / 1e4:.2f} % of parameters)"
-            memory += f", rules {result.rules_kib:.0f} KiB"
+        if result.tensors_kib is not None:
+            memory = f"{result.tensors_kib:.0f} KiB ({result.tensors_kib * 1024 / result.parameters_mb / 1e4:.2f} % of parameters)"
+            memory += f" + {result.host_kib:.0f} KiB + {result.rules_kib:.0f} KiB"
         own = f"{100 * result.own.median:.2f} %" if result.own_by_tier else "not booked"
         cells = [result.title, f"{result.step_ms.median:.2f} ms", interval(result.wall), interval(result.cpu), own]
         early = f"{100 * result.own_early:.2f} %" if result.own_by_tier else "not booked"
@@ -427,7 +452,9 @@ def write_results(results: Mapping[str, Result]) -> None:
     if not (found_begin and found_end):
         raise SystemExit(f"{DOCUMENT}: expected the marks {BEGIN} and {END} around the table")
     pairs = min(result.pairs for result in results.values())
-    body = f"{BEGIN}\nMeasured on {machine()}; {pairs} paired blocks each, medians with 95 % intervals.\n\n{markdown(results)}\n{END}"
+    fresh = min(result.rounds for result in results.values())
+    of = f"{pairs} paired blocks each from {fresh} or more fresh pairs of processes"
+    body = f"{BEGIN}\nMeasured on {machine()}; {of}, medians with 95 % intervals.\n\n{markdown(results)}\n{END}"
     DOCUMENT.write_text(head + body + tail, encoding="utf-8")
 
 

@@ -1,9 +1,10 @@
 """What the rules cost: loading, appending a frame, and judging one, for 60 rules over 60 layers.
 
-    python benchmarks/rules_tick.py [--rules 60] [--layers 60] [--steps 600]
+    python benchmarks/rules_tick.py [--rules 60] [--layers 60] [--steps 600] [--record RUN]
 
-Every frame measures every signal that the rules read, which is the worst case: real runs sample layers
-about every 32nd step. Prints medians and 99th percentiles; `core` is measured with all of its signals.
+Every made-up frame measures every signal that the rules read, each with a value that was never there before:
+the worst case. `--record` judges the frames of a recorded run instead, those of sampled and of other steps apart.
+Prints medians and 99th percentiles; `core` is measured with all of its signals.
 """
 
 from __future__ import annotations
@@ -12,12 +13,14 @@ import argparse
 import os
 import time
 from collections.abc import Sequence
+from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
 
 from nndoctor.history import History
+from nndoctor.record import RecordReader
 from nndoctor.rules import Judge, Ruleset, load_rulesets, load_text
 from nndoctor.signals import CATALOGUE, Frame, Targets
 
@@ -102,12 +105,31 @@ def time_judge(ruleset: Ruleset, targets: Targets, run: Sequence[Frame]) -> list
     return taken[len(taken) // 3 :]
 
 
+def time_record(ruleset: Ruleset, folder: Path) -> None:
+    """Judge a recorded run as the live judge does, from a third of it on."""
+    record = RecordReader(folder)
+    run = list(record.frames())
+    taken = time_judge(ruleset, record.targets, run)
+    run = run[-len(taken) :]
+    layers = {signal.name for signal in CATALOGUE if signal.per in ("layer", "param")}
+    sampled = [seconds for seconds, frame in zip(taken, run, strict=True) if layers & frame.values.keys()]
+    others = [seconds for seconds, frame in zip(taken, run, strict=True) if not layers & frame.values.keys()]
+    print(f"{folder.name}: {len(record.targets.layers)} layers, {len(record.targets.params)} parameters")
+    for title, seconds in (("sampled steps", sampled), ("other steps", others)):
+        if seconds:
+            print(f"tick, {title:<13} {len(seconds):6d}  {milliseconds(seconds)}")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rules", type=int, default=60)
     parser.add_argument("--layers", type=int, default=60)
     parser.add_argument("--steps", type=int, default=600)
+    parser.add_argument("--record", type=Path, help="judge this run's record with core, and nothing else")
     options = parser.parse_args()
+    if options.record:
+        time_record(load_rulesets(["core"]), options.record)
+        return
     targets = targets_of(options.layers)
     used = ("loss", "lr", *SIGNALS)
 

@@ -19,7 +19,9 @@ from nndoctor.signals import CATALOGUE, Axis, Catalogue, Frame, Targets, Values
 
 Steps = NDArray[np.int64]
 
-_BATCH = 64  # samples that are staged before they move into the ring, and folded at once into buckets
+_BATCH = 16  # samples that are staged before they move into the ring
+_FOLDED = 64  # samples that are folded into buckets at once
+_NAN = float("nan")
 _NO_STEPS: Steps = np.empty(0, np.int64)
 
 
@@ -93,7 +95,7 @@ class Series:
         self.count = self.first_step = self.last_step = 0
         self._latest: Values = np.full(size, np.nan, np.float32)
         self._filled = 0  # staged samples already carried into _latest
-        self._staged: list[Values] = []
+        self._staged: list[Any] = []  # arrays; plain numbers where there is one target, a fifth of the memory
         self._staged_steps: list[int] = []
         self._flush_at = phase
         self._ring: Values = np.empty((size, 0), np.float32)  # (targets, columns); [_start, _stop) are valid
@@ -113,7 +115,10 @@ class Series:
             self.first_step = step
         self.count += 1
         self.last_step = step
-        self._staged.append(values)
+        if self.size == 1:
+            self._staged.append(float(values[0]) if len(values) else _NAN)
+        else:
+            self._staged.append(values)
         self._staged_steps.append(step)
         if len(self._staged) >= self._flush_at:
             self._flush()
@@ -127,7 +132,11 @@ class Series:
         self._flush()
         self._latest = _more_rows(self._latest, size)
         self._ring = _more_rows(self._ring, size)
-        self._mean, self._low, self._high = (_more_rows(a, size) for a in (self._mean, self._low, self._high))
+        self._mean = _more_rows(self._mean, size)
+        if self._span == 1:
+            self._low = self._high = self._mean
+        else:
+            self._low, self._high = _more_rows(self._low, size), _more_rows(self._high, size)
         if self._partial is not None:
             self._partial.grow(size)
         self.size = size
@@ -137,7 +146,11 @@ class Series:
         staged = self._staged
         if self._filled < len(staged):
             newest = staged[-1]
-            if len(newest) == self.size and not np.isnan(newest).any():
+            if self.size == 1:
+                known = [value for value in staged[self._filled :] if value == value]
+                if known:
+                    self._latest[0] = known[-1]
+            elif len(newest) == self.size and not np.isnan(newest).any():
                 self._latest[:] = newest
             else:
                 for values in staged[self._filled :]:
@@ -148,7 +161,8 @@ class Series:
     def last(self) -> float:
         """The newest measured value of the first target: what a signal of the run is about."""
         if self._filled < len(self._staged):
-            value = float(self._staged[-1][0])
+            newest = self._staged[-1]
+            value = newest if self.size == 1 else float(newest[0])
             if value == value:
                 return value
         return float(self.latest()[0]) if self.size else float("nan")
@@ -203,7 +217,9 @@ class Series:
         if self._stop + k > self._ring.shape[1]:
             self._make_room(k)
         block = self._ring[:, self._stop : self._stop + k]
-        if k == 1 and len(self._staged[0]) == self.size:
+        if self.size == 1:
+            block[0] = self._staged
+        elif k == 1 and len(self._staged[0]) == self.size:
             block[:, 0] = self._staged[0]
         elif all(len(values) == self.size for values in self._staged):
             block[:] = np.array(self._staged, np.float32).T
@@ -214,7 +230,8 @@ class Series:
         self._ring_steps[self._stop : self._stop + k] = self._staged_steps
         self._stop += k
         self._staged, self._staged_steps, self._filled, self._flush_at = [], [], 0, _BATCH
-        if self._stop - self._unfolded >= _BATCH:
+        # as long as the ring holds the whole run, buckets would only repeat it
+        if self._buckets and self._stop - self._unfolded >= _FOLDED:
             self._fold()
 
     def _make_room(self, k: int) -> None:
@@ -275,18 +292,30 @@ class Series:
         if n + k > len(self._bucket_steps):
             wider = min(self._limit, max(2 * len(self._bucket_steps), n + k, _BATCH))
             self._bucket_steps = np.resize(self._bucket_steps, wider) if n else np.zeros(wider, np.int64)
-            self._mean, self._low, self._high = (_wider(a, n, wider) for a in (self._mean, self._low, self._high))
+            self._widen(n, wider)
         self._bucket_steps[n : n + k] = steps
-        for kept, new in ((self._mean, mean), (self._low, low), (self._high, high)):
-            kept[:, n : n + k] = new
+        self._mean[:, n : n + k] = mean
+        if self._span > 1:
+            self._low[:, n : n + k] = low
+            self._high[:, n : n + k] = high
         self._buckets += k
         if self._buckets == self._limit:
             self._merge_pairs()
+
+    def _widen(self, used: int, wider: int) -> None:
+        """Room for `wider` buckets. Buckets of one sample have one array: their mean is their lowest and highest."""
+        self._mean = _wider(self._mean, used, wider)
+        if self._span == 1:
+            self._low = self._high = self._mean
+        else:
+            self._low, self._high = _wider(self._low, used, wider), _wider(self._high, used, wider)
 
     def _merge_pairs(self) -> None:
         half = self._limit // 2
         self._bucket_steps[:half] = self._bucket_steps[: self._limit : 2].copy()
         even, odd = slice(0, self._limit, 2), slice(1, self._limit, 2)
+        if self._span == 1:
+            self._low, self._high = self._mean.copy(), self._mean.copy()
         one, other = self._mean[:, even], self._mean[:, odd]
         both = (one + other) / 2
         self._mean[:, :half] = np.where(np.isnan(both), np.fmax(one, other), both)  # one known: that one

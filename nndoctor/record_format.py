@@ -29,6 +29,7 @@ import json
 import math
 import struct
 from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache
 from typing import Any, Literal, NamedTuple, Protocol, TypeAlias
 from zlib import crc32
 
@@ -95,9 +96,15 @@ class Source(Protocol):
     def close(self) -> None: ...
 
 
+@lru_cache(maxsize=4096)
+def _entry(name: str, length: int) -> tuple[str, int]:
+    """One object for all the layouts that have it: a run has a dozen layouts of a few hundred signals."""
+    return name, length
+
+
 def layout_of(frame: Frame) -> Layout:
     """The signals of `frame` and how many values each has, in the order in which they are written."""
-    return tuple(zip(frame.values, map(len, frame.values.values()), strict=True))
+    return tuple([_entry(name, len(values)) for name, values in frame.values.items()])
 
 
 def encode_frame(frame: Frame, layout: int) -> bytes:
