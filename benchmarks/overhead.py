@@ -186,7 +186,8 @@ def work(name: str, with_doctor: bool, trace: bool) -> None:
         next(steps)
         tracemalloc.start()
         rules = _rules_bytes()
-    doctor = _attach(job) if with_doctor else None
+    # every second step is measured where memory is: what is held of the first looks only is gone after 64 of them
+    doctor = _attach(job, cadence=2 if trace else None) if with_doctor else None
     for line in sys.stdin:
         spent = _spent(doctor)
         wall, cpu = time.perf_counter(), time.process_time()
@@ -203,11 +204,11 @@ def work(name: str, with_doctor: bool, trace: bool) -> None:
         doctor.close()
 
 
-def _attach(job: Job) -> Any:
+def _attach(job: Job, cadence: int | None = None) -> Any:
     import nndoctor
 
     folder = tempfile.mkdtemp(prefix="nndoctor-overhead-")
-    return nndoctor.wrap(job.model, job.optimizer, job.loss_fn, ui="off", run_dir=Path(folder) / "run")
+    return nndoctor.wrap(job.model, job.optimizer, job.loss_fn, ui="off", run_dir=Path(folder) / "run", cadence=cadence)
 
 
 def _rules_bytes() -> int:
@@ -396,7 +397,7 @@ class Memory(NamedTuple):
 
 
 def measure_memory(name: str) -> Memory:
-    """What the doctor holds after its dense start and two sampled rounds, against the same steps without it."""
+    """What the doctor holds after 82 looks in 114 steps, against the same steps without it."""
     answers = []
     for doctor in (False, True):
         worker = Worker(name, doctor=doctor, core=None, trace=True)

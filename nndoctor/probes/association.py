@@ -7,7 +7,7 @@ Where targets were dealt out at random its mean is exactly (classes - 1) / (samp
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 import torch
 
@@ -33,20 +33,20 @@ def tensors_in(value: object, depth: int = 0) -> Iterator[torch.Tensor]:
             yield from tensors_in(child, depth + 1)
 
 
-def features_of(values: object, samples: int, table: torch.Tensor) -> torch.Tensor | None:
+def features_of(values: object, samples: int, table: Callable[[], torch.Tensor]) -> torch.Tensor | None:
     """The inputs of a batch as columns, float64 (samples, columns); None where they have no rows of samples.
 
     Real inputs give some of their own elements as columns, tokens the mean of a random vector per token.
 
     Args:
-        table: random vectors, (TABLE_ROWS, TABLE_COLUMNS), see :func:`random_table`.
+        table: gives random vectors, (TABLE_ROWS, TABLE_COLUMNS), as :func:`random_table` does; asked for tokens only.
     """
     rows = [t for t in tensors_in(values) if t.dim() and t.shape[0] == samples and t.numel() and t.layout == torch.strided]
     if not rows or samples < 2:
         return None
     share = MOST_COLUMNS // len(rows)
     columns = [
-        _some_columns(t, share) if t.is_floating_point() else _bag_of_tokens(t, table)
+        _some_columns(t, share) if t.is_floating_point() else _bag_of_tokens(t, table())
         for t in rows
         if not t.is_complex()
     ]

@@ -76,7 +76,7 @@ class DataProbe:
         flat = _some_of(tensor).double()
         if self._weights is None or self._weights.device != flat.device:
             generator = torch.Generator().manual_seed(20_000)
-            self._weights = torch.rand(FINGERPRINT, generator=generator, dtype=torch.float64).to(flat.device)
+            self._weights = torch.rand(FINGERPRINT, generator=generator).to(flat.device)
         fingerprint = (torch.nan_to_num(flat) * self._weights[: flat.numel()]).sum()
         shape = tuple(tensor.shape)
         if self._print is None or self._repeated is None or self._print.device != flat.device or shape != self._shape:

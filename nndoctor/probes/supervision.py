@@ -239,14 +239,17 @@ class Pairing:
     def done(self) -> bool:
         return self._looks >= MOST_LOOKS
 
+    def _random_table(self) -> torch.Tensor:
+        if self._table is None:
+            self._table = random_table()
+        return self._table
+
     def look(self, inputs: object, found: Supervision, indices: Sequence[int] | None) -> None:
         """Hold one batch of targets against its inputs; nothing where they are not one per sample."""
         classes = found.classes
         if self.done or (classes is not None and classes > MOST_CLASSES):
             return
-        if self._table is None:
-            self._table = random_table()
-        features = features_of(inputs, len(found.target), self._table)
+        features = features_of(inputs, len(found.target), self._random_table)
         if features is None or features.device != found.target.device:
             return
         features, target = torch.nan_to_num(features[:MOST_ROWS]), found.target[:MOST_ROWS]

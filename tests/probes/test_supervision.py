@@ -204,7 +204,7 @@ def test_classes_predictions_and_weights_are_read_off_the_loss(weighted: bool) -
 
 
 def test_inputs_without_rows_of_samples_have_no_features() -> None:
-    assert features_of((torch.randn(5, 4),), 8, random_table()) is None
+    assert features_of((torch.randn(5, 4),), 8, random_table) is None
 
 
 def test_classes_with_one_mean_in_common_are_not_told_apart() -> None:
