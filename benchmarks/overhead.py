@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import argparse
 import gc
-import itertools
 import json
 import os
 import platform
@@ -25,12 +24,13 @@ import sys
 import tempfile
 import time
 import tracemalloc
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from workloads import Job, gpt, lenet, resnet18
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 DOCUMENT = REPOSITORY / "docs" / "performance.md"
@@ -52,106 +52,6 @@ ROUNDS = 10
 
 
 # ---------------------------------------------------------------------------------------------------- workloads
-
-
-@dataclass(frozen=True)
-class Job:
-    """A model in training: everything that one step touches."""
-
-    model: Any
-    optimizer: Any
-    loss_fn: Any
-    batches: Sequence[tuple[Any, Any]]
-
-    def steps(self) -> Iterator[None]:
-        """One training step per item, for ever."""
-        for inputs, targets in itertools.cycle(self.batches):
-            self.optimizer.zero_grad()
-            loss = self.loss_fn(self.model(inputs), targets)
-            loss.backward()
-            self.optimizer.step()
-            yield
-
-
-def lenet() -> Job:
-    import torch
-
-    from nndoctor.zoo.models import LeNet
-
-    model = LeNet()
-    images, labels = _pictures(64, (1, 28, 28))
-    return Job(model, torch.optim.Adam(model.parameters(), lr=1e-3), torch.nn.CrossEntropyLoss(), list(zip(images, labels, strict=True)))
-
-
-def resnet18() -> Job:
-    import torch
-
-    from nndoctor.zoo.torchvision_compat import import_torchvision
-
-    import_torchvision()
-    from torchvision.models import resnet18 as build
-
-    model = build(num_classes=10)
-    images, labels = _pictures(32, (3, 32, 32))
-    return Job(model, torch.optim.Adam(model.parameters(), lr=1e-3), torch.nn.CrossEntropyLoss(), list(zip(images, labels, strict=True)))
-
-
-def gpt() -> Job:
-    import torch
-
-    model = _gpt(vocabulary=512, width=256, depth=4, heads=8, context=128)
-    follows = torch.randint(512, (512, 4))  # each token is followed by one of four
-    tokens = torch.randint(512, (64, 8, 1))
-    for _ in range(128):
-        choice = torch.randint(4, (64, 8, 1))
-        tokens = torch.cat([tokens, follows[tokens[..., -1:], choice]], dim=-1)  # (batches, batch, time)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-4)
-    return Job(model, optimizer, _token_loss, [(batch[:, :-1], batch[:, 1:]) for batch in tokens])
-
-
-def _token_loss(logits: Any, targets: Any) -> Any:
-    import torch
-
-    return torch.nn.functional.cross_entropy(logits.flatten(0, 1), targets.flatten())
-
-
-def _pictures(batch: int, shape: tuple[int, ...], batches: int = 64) -> tuple[Any, Any]:
-    """Noisy copies of ten patterns: learnable, so that no rule has reason to speak. (batches, batch, ...)"""
-    import torch
-
-    labels = torch.randint(10, (batches, batch))
-    return torch.randn(10, *shape)[labels] + torch.randn(batches, batch, *shape), labels
-
-
-def _gpt(vocabulary: int, width: int, depth: int, heads: int, context: int) -> Any:
-    import torch
-    from torch import nn
-
-    class Block(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.norm1, self.norm2 = nn.LayerNorm(width), nn.LayerNorm(width)
-            self.qkv, self.projection = nn.Linear(width, 3 * width), nn.Linear(width, width)
-            self.expand, self.gelu, self.contract = nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width)
-
-        def forward(self, x: Any) -> Any:  # (batch, time, width)
-            query, key, value = (part.unflatten(-1, (heads, -1)).transpose(1, 2) for part in self.qkv(self.norm1(x)).chunk(3, -1))
-            mixed = nn.functional.scaled_dot_product_attention(query, key, value, is_causal=True)  # (batch, heads, time, head)
-            x = x + self.projection(mixed.transpose(1, 2).flatten(2))
-            return x + self.contract(self.gelu(self.expand(self.norm2(x))))
-
-    class Gpt(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.token, self.position = nn.Embedding(vocabulary, width), nn.Embedding(context, width)
-            self.blocks = nn.Sequential(*(Block() for _ in range(depth)))
-            self.norm, self.head = nn.LayerNorm(width), nn.Linear(width, vocabulary, bias=False)
-
-        def forward(self, tokens: Any) -> Any:
-            x = self.token(tokens) + self.position(torch.arange(tokens.shape[1]))
-            return self.head(self.norm(self.blocks(x)))  # (batch, time, vocabulary)
-
-    return Gpt()
 
 
 @dataclass(frozen=True)

@@ -24,9 +24,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from overhead import WORKLOADS, Job, _token_loss
 from torch import nn
 from torch.profiler import ProfilerActivity, profile, record_function
+from workloads import Job, gpt, lenet, lstm, resnet18
 
 from nndoctor.discovery import ModelIndex
 from nndoctor.interpose import PROCESS
@@ -44,21 +44,7 @@ RELATIVE, ABSOLUTE, SMALLEST = 0.10, 20e-6, 0.01
 Pass = dict[str, float]
 
 
-def lstm() -> Job:
-    class Model(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.embedding, self.lstm, self.head = nn.Embedding(200, 64), nn.LSTM(64, 128, batch_first=True), nn.Linear(128, 200)
-
-        def forward(self, tokens: torch.Tensor) -> torch.Tensor:
-            return self.head(self.lstm(self.embedding(tokens))[0])  # type: ignore[no-any-return]
-
-    model = Model()
-    tokens = torch.randint(200, (16, 16, 33))
-    return Job(model, torch.optim.Adam(model.parameters(), lr=1e-3), _token_loss, [(batch[:, :-1], batch[:, 1:]) for batch in tokens])
-
-
-JOBS = {**{name: workload.build for name, workload in WORKLOADS.items()}, "lstm": lstm}
+JOBS = {"lenet": lenet, "resnet18": resnet18, "gpt": gpt, "lstm": lstm}
 
 
 @dataclass(frozen=True)

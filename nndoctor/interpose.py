@@ -358,6 +358,13 @@ def watch_groups(optimizer: torch.optim.Optimizer, begins: Callable[[int], None]
     return lambda: vars(optimizer).pop("_init_group", None) and None
 
 
+def hooks_beside(handle: Any) -> int:
+    """How many other hooks stand where the hook of `handle` is registered; 1 where this torch does not tell."""
+    reference = getattr(handle, "hooks_dict_ref", None)
+    hooks = reference() if callable(reference) else None
+    return 1 if hooks is None else len(hooks) - 1
+
+
 def version_of(tensor: torch.Tensor) -> int:
     """How often `tensor` was written in place. The one use of this attribute, which has no public name."""
     return tensor._version

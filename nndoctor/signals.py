@@ -194,7 +194,7 @@ _GRADIENTS = _signals(
     "param",
     ("param.grad.norm", "1", "L2 norm of the gradient, exact."),
     ("param.grad.mean", "1", "Mean of the gradient over the sketched elements."),
-    ("param.grad.var", "1", "Variance of the gradient over the sketched elements."),
+    ("param.grad.var", "1", "Variance of the gradient: its exact mean square less the squared mean over the sketched elements."),
     ("param.grad.nonfinite", "0 or 1", "1 if the gradient norm is NaN or infinite."),
     ("param.grad.time_var", "1", "Variance of the gradient over steps, E[g^2] - E[g]^2 by exponential means, averaged over the sketched elements."),
     ("param.grad.snr", "1", "Gradient signal to noise over steps, |E[g]| / sqrt(trace Var[g]) on the sketch, freed of the noise in the mean."),

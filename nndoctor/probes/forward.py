@@ -17,8 +17,8 @@ WRAPPERS = (nn.DataParallel, nn.parallel.DistributedDataParallel)
 NEVER_CALLED = (nn.ModuleList, nn.ModuleDict, nn.ParameterList, nn.ParameterDict)
 
 # Not public, hence looked up here only; a torch without them has nothing to tell.
-_current_graph_task: Callable[[], int] = getattr(torch._C, "_current_graph_task_id", lambda: -1)
-_current_transform: Callable[[], Any] = getattr(torch._C._functorch, "peek_interpreter_stack", lambda: None)
+graph_task: Callable[[], int] = getattr(torch._C, "_current_graph_task_id", lambda: -1)
+current_transform: Callable[[], Any] = getattr(torch._C._functorch, "peek_interpreter_stack", lambda: None)
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -84,12 +84,12 @@ def fuses_now(module: nn.Module) -> bool:
 
 def in_backward() -> bool:
     """Whether autograd is running a backward pass in this thread: a checkpointed forward is repeated there."""
-    return _current_graph_task() != -1
+    return graph_task() != -1
 
 
 def is_transformed() -> bool:
     """Whether this code is being traced, compiled or mapped (vmap), so that tensors hold no values to read."""
-    return torch.compiler.is_compiling() or torch._C._get_tracing_state() is not None or _current_transform() is not None
+    return torch.compiler.is_compiling() or torch._C._get_tracing_state() is not None or current_transform() is not None
 
 
 class HookSet:
@@ -102,7 +102,7 @@ class HookSet:
     def __init__(self, failed: Callable[[], None]) -> None:
         self.failure: Exception | None = None
         self._failed = failed
-        self._thread = get_ident()
+        self.thread = get_ident()
         self._handles: list[Any] = []
 
     def before(self, place: Place, function: Callable[..., None], keywords: bool = False) -> None:
@@ -118,25 +118,34 @@ class HookSet:
         hook = Hook(self._guarded(place, function))
         self._handles.append(place.module.register_forward_hook(hook, always_call=always, prepend=first))
 
+    def keep(self, handle: Any) -> None:
+        """Remove a hook that was registered elsewhere together with the others."""
+        self._handles.append(handle)
+
+    @property
+    def serves_this_thread(self) -> bool:
+        return self.thread == get_ident()
+
     def call(self, function: Callable[..., None], *args: Any) -> None:
-        if self.failure is None and get_ident() == self._thread:
+        if self.failure is None and get_ident() == self.thread:
             try:
                 function(*args)
             except Exception as error:
-                self._fail(error)
+                self.fail(error)
 
     def _guarded(self, place: Place, function: Callable[..., None]) -> Callable[..., None]:
         def guarded(module: nn.Module, *args: Any) -> None:
             # other threads: those of DataParallel are left out, the backward pass on an accelerator is not
-            if self.failure is None and (get_ident() == self._thread or in_backward()):
+            if self.failure is None and (get_ident() == self.thread or in_backward()):
                 try:
                     function(place, module, *args)
                 except Exception as error:
-                    self._fail(error)
+                    self.fail(error)
 
         return guarded
 
-    def _fail(self, error: Exception) -> None:
+    def fail(self, error: Exception) -> None:
+        """Note what went wrong in a hook: later hooks do nothing."""
         self.failure = error
         self._failed()
 

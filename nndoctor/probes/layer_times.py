@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from threading import get_ident
 from time import perf_counter_ns
 from typing import Any
 
@@ -16,9 +17,18 @@ import torch
 from torch import nn
 
 from nndoctor.discovery import ModelIndex
-from nndoctor.interpose import watch_groups
-from nndoctor.probes.base import Measured
-from nndoctor.probes.forward import HookSet, Place, follow_fused_paths, in_backward, is_transformed, places
+from nndoctor.interpose import hooks_beside, watch_groups
+from nndoctor.probes.base import Hook, Measured
+from nndoctor.probes.forward import (
+    HookSet,
+    Place,
+    current_transform,
+    follow_fused_paths,
+    graph_task,
+    in_backward,
+    is_transformed,
+    places,
+)
 from nndoctor.probes.machine import machine
 
 NAN = float("nan")
@@ -220,6 +230,9 @@ class LayerTimesProbe:
         self._after_module = REST
         self._before_evaluation = REST
         self._batch_device: torch.device | None = None
+        self.claimed: object = None
+        self._ends: list[Any] = []
+        self._neighbours: list[tuple[Any, int]] = []
 
     def register(self, key: str, optimizer: torch.optim.Optimizer) -> None:
         """Know `optimizer` by its name in the run; its groups are called ``key[0]`` and so on."""
@@ -232,6 +245,7 @@ class LayerTimesProbe:
 
     def detach(self) -> None:
         self._end_step()
+        self._take_off()
 
     def open(self, step: int, sampled: bool) -> None:
         """Begin the tiles of a step: until ``begin_step`` is over it is the doctor that works.
@@ -257,7 +271,15 @@ class LayerTimesProbe:
         if not self.stamps.open:
             self.open(step, sampled)
         if not sampled or self._index is None:
+            self._take_off()
             return
+        if not self._still_fit():
+            self._take_off()
+            self._put_on()
+        self.stamps.stamp(REST)
+
+    def _put_on(self) -> None:
+        """Register the hooks; they stay for as many sampled steps as follow each other."""
         self._hooks, self._fused_hooks = HookSet(self._failed), HookSet(self._failed)
         for place in self._places:
             if place.root:
@@ -266,7 +288,16 @@ class LayerTimesProbe:
                 self._install_on(place, self._hooks)
             if place.root:
                 self._hooks.after(place, self._root_ended, always=True)
-        self.stamps.stamp(REST)
+        self._neighbours = [(handle, hooks_beside(handle)) for handle in self._ends]
+
+    def _still_fit(self) -> bool:
+        """Whether the hooks of the sampled step before can serve this one: no other hook has come or gone meanwhile."""
+        return bool(self._hooks) and self._hooks.serves_this_thread and all(hooks_beside(h) == n for h, n in self._neighbours)
+
+    def _take_off(self) -> None:
+        self._hooks.remove()
+        self._fused_hooks.remove()
+        self._ends.clear()
 
     # events of the loop
 
@@ -360,6 +391,7 @@ class LayerTimesProbe:
         failure = self._hooks.failure or self._fused_hooks.failure
         try:
             if failure is not None:
+                self._take_off()
                 raise failure
             if self._index is None or not self.stamps.times:
                 return {}
@@ -396,70 +428,58 @@ class LayerTimesProbe:
         self.stamps.open = False
 
     def _end_step(self) -> None:
-        if not self._hooks and not self.stamps.times:
+        if not self.stamps.times and not self._fused_hooks:
             return
-        self._hooks.remove()
         self._fused_hooks.remove()
         self._unwatch()
         self._unwatch = _nothing
+        self.claimed = None
         self.stamps.open = False  # node hooks of this step's graph still hold it
         self.stamps = Stamps(open=False)
 
     def _install_on(self, place: Place, hooks: HookSet) -> None:
-        hooks.before(place, self._module_began, keywords=True)
-        hooks.after(place, self._module_ended, always=True, first=True)  # also when a checkpoint stops its repetition early
-        hooks.after(place, self._others_looked, always=True)
+        begins, ends = _Begins(self, hooks, place), _Ends(self, hooks, place)
+        hooks.keep(place.module.register_forward_pre_hook(begins, with_kwargs=True))
+        # also when a checkpoint stops its repetition early
+        handle = place.module.register_forward_hook(ends, prepend=True, always_call=True)
+        hooks.keep(handle)
+        if hooks_beside(handle):
+            ends.others_look = True
+            hooks.after(place, self._others_looked, always=True)
+        if hooks is self._hooks:
+            self._ends.append(handle)
 
     def _in_training(self) -> bool:
         return (torch.is_grad_enabled() or any(self.stamps.roots)) and not is_transformed()
 
     def _root_began(self, place: Place, module: nn.Module, args: Any) -> None:
+        if not self.stamps.open:
+            return
         training = self._in_training()
         self.stamps.roots.append(training)
         if not in_backward():
             follow_fused_paths(self._places, self._fused_hooks, training, self._install_on)
 
     def _root_ended(self, place: Place, module: nn.Module, args: Any, output: Any) -> None:
+        self.claimed = None  # it would keep the graph
         if self.stamps.roots:
             self.stamps.roots.pop()
-
-    def _module_began(self, place: Place, module: nn.Module, args: Any, kwargs: Mapping[str, Any]) -> None:
-        if not self._in_training():
-            return
-        stamps = self.stamps
-        recomputed = in_backward()
-        if torch.is_grad_enabled():
-            parent = stamps.running[-1][0] if stamps.running else None
-            for tensor in tensors_in((args, kwargs)):
-                self._tag(tensor, label_of(parent, BACKWARD))
-        interrupted = stamps.label if stamps.running or recomputed else LOSS
-        stamps.running.append((place, interrupted))
-        stamps.stamp(label_of(place, RECOMPUTED if recomputed else FORWARD))
-
-    def _module_ended(self, place: Place, module: nn.Module, args: Any, output: Any) -> None:
-        """The first hook after a module: its work is over, the hooks of other probes are the doctor's."""
-        running = self.stamps.running
-        if not any(other is place for other, _ in running):
-            return
-        self.stamps.stamp(DOCTOR)
-        if torch.is_grad_enabled():
-            for tensor in tensors_in(output):
-                self._tag(tensor, label_of(place, BACKWARD))
-        while True:
-            other, self._after_module = running.pop()
-            if other is place:
-                break
 
     def _others_looked(self, place: Place, module: nn.Module, args: Any, output: Any) -> None:
         """The last hook after a module: what it interrupted goes on."""
         if self.stamps.label == DOCTOR and self._in_training():
             self.stamps.stamp(self._after_module)
 
-    def _tag(self, tensor: torch.Tensor, label: int) -> None:
-        """Stamp `label` when backward reaches the node that made `tensor`, unless another module has claimed it."""
-        node: Any = tensor.grad_fn
-        if node is None:
-            return
+    def follow(self, value: object, label: int) -> None:
+        """Stamp `label` when backward reaches what made the tensors in `value`."""
+        for tensor in tensors_in(value):
+            node = tensor.grad_fn
+            if node is not None and node is not self.claimed:
+                self.claim(node, label)
+
+    def claim(self, node: Any, label: int) -> None:
+        """Stamp `label` when backward reaches `node`, unless another module has claimed it."""
+        self.claimed = node
         stamps = self.stamps
         claims: dict[Any, Any] = node.metadata
         if claims.get(TAGGED) is stamps:
@@ -467,9 +487,101 @@ class LayerTimesProbe:
         claims[TAGGED] = stamps
 
         def reached(gradients: object) -> None:
-            stamps.stamp(label)
+            if stamps.open:
+                stamps.times.append(perf_counter_ns())
+                stamps.labels.append(label)
 
         node.register_prehook(reached)
+
+    def ended(self, interrupted: int) -> None:
+        """What a module had interrupted, for the last of its hooks."""
+        self._after_module = interrupted
+
+
+class _LayerHook(Hook):
+    """One end of a module's tile. On a short step every call counts, so each does everything in one."""
+
+    __slots__ = ("backward", "forward", "hooks", "place", "probe", "recomputed")
+
+    def __init__(self, probe: LayerTimesProbe, hooks: HookSet, place: Place) -> None:
+        self.probe, self.hooks, self.place = probe, hooks, place
+        self.forward, self.backward, self.recomputed = (label_of(place, kind) for kind in (FORWARD, BACKWARD, RECOMPUTED))
+
+
+class _Begins(_LayerHook):
+    """Before a module: what runs from now on is its own work."""
+
+    __slots__ = ()
+
+    def __call__(self, module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
+        if torch.compiler.is_compiling():
+            return
+        probe, hooks = self.probe, self.hooks
+        stamps = probe.stamps
+        if not stamps.open or hooks.failure is not None:
+            return
+        try:
+            recomputed = graph_task() != -1
+            # other threads: those of DataParallel are left out, the backward pass on an accelerator is not
+            if (not recomputed and get_ident() != hooks.thread) or current_transform() is not None:
+                return
+            running = stamps.running
+            if torch.is_grad_enabled():
+                if len(args) == 1 and not kwargs and isinstance(args[0], torch.Tensor):
+                    node = args[0].grad_fn
+                    if node is not None and node is not probe.claimed:  # mostly it is what the module before put out
+                        probe.claim(node, label_of(running[-1][0] if running else None, BACKWARD))
+                else:
+                    probe.follow((args, kwargs), label_of(running[-1][0] if running else None, BACKWARD))
+            elif not any(stamps.roots):
+                return
+            running.append((self.place, stamps.label if running or recomputed else LOSS))
+            stamps.times.append(perf_counter_ns())
+            stamps.labels.append(self.recomputed if recomputed else self.forward)
+        except Exception as error:
+            hooks.fail(error)
+
+
+class _Ends(_LayerHook):
+    """The first hook after a module: its work is over, what the hooks of other probes do is the doctor's."""
+
+    __slots__ = ("others_look",)
+
+    def __init__(self, probe: LayerTimesProbe, hooks: HookSet, place: Place) -> None:
+        super().__init__(probe, hooks, place)
+        self.others_look = False
+        """Whether there are such hooks; the last of all then says what goes on."""
+
+    def __call__(self, module: nn.Module, args: tuple[Any, ...], output: object) -> None:
+        if torch.compiler.is_compiling():
+            return
+        probe, place = self.probe, self.place
+        stamps = probe.stamps
+        running = stamps.running
+        if not stamps.open or not running or self.hooks.failure is not None:
+            return
+        try:
+            if running[-1][0] is not place and all(other is not place for other, _ in running):
+                return
+            stamps.times.append(perf_counter_ns())
+            stamps.labels.append(DOCTOR)
+            if torch.is_grad_enabled():
+                if isinstance(output, torch.Tensor):
+                    node = output.grad_fn
+                    if node is not None and node is not probe.claimed:
+                        probe.claim(node, self.backward)
+                else:
+                    probe.follow(output, self.backward)
+            other, interrupted = running.pop()
+            while other is not place:  # what an exception left behind
+                other, interrupted = running.pop()
+            if self.others_look:
+                probe.ended(interrupted)
+            else:
+                stamps.times.append(perf_counter_ns())
+                stamps.labels.append(interrupted)
+        except Exception as error:
+            self.hooks.fail(error)
 
 
 def label_of(place: Place | None, kind: int) -> int:

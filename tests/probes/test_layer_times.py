@@ -6,7 +6,7 @@ import gc
 import math
 import pickle
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from time import perf_counter_ns
 
 import pytest
@@ -323,10 +323,59 @@ def test_nothing_is_registered_outside_of_sampled_steps_and_models_can_be_saved_
     assert hooks_on(model) > 0
     pickle.loads(pickle.dumps(model))(torch.randn(1, 2))
     probe.collect()
+    probe.begin_step(3, False)
     assert hooks_on(model) == 0
-    probe.begin_step(3, True)
+    probe.begin_step(4, True)
     probe.detach()
     assert hooks_on(model) == 0
+
+
+def test_sampled_steps_in_a_row_share_their_hooks_unless_another_hook_came(clock: Clock) -> None:
+    inner = Worker(clock, 1, 2)
+    model = nn.Sequential(nn.Linear(2, 2), inner)
+    probe = LayerTimesProbe()
+    probe.attach(ModelIndex(model))
+
+    def step(number: int) -> Tiles:
+        probe.begin_step(number, True)
+        model(torch.randn(1, 2)).sum().backward()
+        probe.collect()
+        assert probe.tiles is not None
+        return probe.tiles
+
+    first, installed = step(1), next(iter(inner._forward_hooks.values()))
+    assert step(2) == first
+    assert next(iter(inner._forward_hooks.values())) is installed
+
+    def looks(*_: object) -> None:
+        clock.now += 10
+
+    handle = inner.register_forward_hook(looks)
+    beside = step(3)
+    assert beside.rest["the doctor itself"] == 10
+    assert beside.forward == first.forward
+    handle.remove()
+    assert step(4) == first
+    probe.begin_step(5, False)
+    assert hooks_on(model) == 0
+
+
+def test_a_tensor_that_was_changed_in_place_is_followed_anew(clock: Clock) -> None:
+    class Doubled(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.second = Worker(clock, 1, 2), Worker(clock, 3, 4)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            y = self.first(x)
+            y += Work.apply(x, clock, 0, 500)
+            return self.second(y)
+
+    model = nn.Sequential(nn.Linear(2, 2), Doubled())
+    tiles, layers = measured(model, lambda: model(torch.randn(3, 2)).sum().backward())
+    assert layers["1.first"] == (1, 2)
+    assert layers["1.second"] == (3, 4)
+    assert tiles.rest["backward outside layers"] == 500
 
 
 def test_graphs_are_not_kept_and_a_kept_graph_does_not_report_later() -> None:
@@ -347,10 +396,10 @@ def test_graphs_are_not_kept_and_a_kept_graph_does_not_report_later() -> None:
 
 
 def test_an_error_in_a_hook_reaches_collect_and_not_the_training(monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken(value: object) -> Iterator[torch.Tensor]:
+    def broken(self: LayerTimesProbe, node: object, label: int) -> None:
         raise ZeroDivisionError
 
-    monkeypatch.setattr(layer_times, "tensors_in", broken)
+    monkeypatch.setattr(LayerTimesProbe, "claim", broken)
     model = nn.Sequential(nn.Linear(2, 2))
     probe = LayerTimesProbe()
     probe.attach(ModelIndex(model))
