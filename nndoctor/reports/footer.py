@@ -27,6 +27,7 @@ from rich.console import Console
 from rich.text import Text
 
 from nndoctor.findings import Diagnosis
+from nndoctor.reports.bars import say_above_bars
 from nndoctor.reports.panel import MAX_ROWS, PanelState, panel_lines, panel_rows
 from nndoctor.reports.panel_data import with_diagnosis
 from nndoctor.reports.scroll_region import ScrollRegion, Size, reset_sequence
@@ -175,7 +176,10 @@ class FooterDisplay:
             atexit.unregister(self._at_exit)
         with _held(self._lock, timeout=2.0):
             size = self._tty.size()
-            self._tty.write(self._region.release(size) + self._last_words(final, size))
+            self._tty.write(self._region.release(size))
+            words = self._last_words(final, size)
+        if words:
+            say_above_bars(words, self._tty.write)
 
     def tick(self) -> None:
         """Look at the clock and at the size of the terminal, and draw if it is time."""
@@ -236,7 +240,7 @@ class FooterDisplay:
         lines = panel_lines(state, size.columns, MAX_ROWS, ascii=self._tty.ascii) if state is not None else []
         verdict = clean(verdict)
         words = Text(to_ascii(verdict) if self._tty.ascii else verdict)
-        return "\r\n" + "".join(line + "\r\n" for line in self._tty.ansi([*lines, words], size.columns))
+        return "".join(line + "\r\n" for line in self._tty.ansi([*lines, words], size.columns))
 
     # -- thread, exit, signals
 

@@ -20,6 +20,7 @@ from dataclasses import replace
 from typing import TextIO
 
 from nndoctor.findings import Diagnosis
+from nndoctor.reports.bars import bars_are_open, said_by_rich
 from nndoctor.reports.panel_data import FindingLine, PanelState, with_diagnosis
 from nndoctor.reports.text_safety import clean, to_ascii
 
@@ -88,6 +89,8 @@ class LinesDisplay:
         if not (getattr(stream, "encoding", None) or "").lower().startswith("utf"):
             text = "".join(to_ascii(line) + "\n" for line in lines)
         with contextlib.suppress(OSError, ValueError):  # a closed or full log must not stop the training
+            if said_by_rich(text, stream):
+                return
             _flush_shared(stream)
             stream.write(text if at_line_start(stream) else "\n" + text)
             stream.flush()
@@ -175,9 +178,9 @@ def at_line_start(stream: TextIO) -> bool:
         descriptor = stream.fileno()
         status = os.fstat(descriptor)
     except (OSError, ValueError, AttributeError):
-        return not _bars_are_open()
+        return not bars_are_open()
     if not stat.S_ISREG(status.st_mode):
-        return not _bars_are_open()
+        return not bars_are_open()
     if status.st_size == 0:
         return True
     try:
@@ -185,13 +188,7 @@ def at_line_start(stream: TextIO) -> bool:
             file.seek(-1, os.SEEK_END)
             return file.read(1) == b"\n"
     except OSError:
-        return not _bars_are_open()
-
-
-def _bars_are_open() -> bool:
-    """tqdm is at work; asked of the module that the program has loaded, never loaded by us."""
-    tqdm = getattr(sys.modules.get("tqdm.std"), "tqdm", None)
-    return bool(len(getattr(tqdm, "_instances", ())))
+        return not bars_are_open()
 
 
 def _flush_shared(stream: TextIO) -> None:

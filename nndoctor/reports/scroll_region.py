@@ -57,7 +57,7 @@ class ScrollRegion:
         reserve = self._reserve(len(lines), size, erase=moved and self.rows > 0) if moved or renew else ""
         top = size.lines - len(lines)
         drawn = "".join(
-            f"\x1b[{top + 1 + row};1H{line}{PLAIN}{ERASE_LINE_END}"
+            f"\x1b[{top + 1 + row};1H{ERASE_LINE_END}{line}{PLAIN}"  # erased first: after a full row it would hit its end
             for row, line in enumerate(lines)
             if reserve or line != self._shown[row]
         )

@@ -79,7 +79,9 @@ def choose_display(
     if ui == "notebook" or (ui == "auto" and in_notebook()):
         return NotebookDisplay()
     tty = None if ui == "lines" else _capable_tty(stream, os.environ if environ is None else environ, wanted=ui == "footer")
-    return LinesDisplay(stream) if tty is None else FooterDisplay(tty)
+    if tty is not None:
+        return FooterDisplay(tty)
+    return LinesDisplay(None if stream is sys.stderr else stream)  # looked up for each line: a live display replaces it
 
 
 def _capable_tty(stream: TextIO | None, environ: Mapping[str, str], *, wanted: bool) -> StreamTty | None:

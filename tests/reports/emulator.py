@@ -93,7 +93,8 @@ class Emulator:
         elif final == "H":
             self.row, self.column = min(self.lines, max(1, numbers[0])) - 1, min(self.columns, max(1, numbers[-1])) - 1
         elif final == "K":
-            self.screen[self.row][self.column :] = [" "] * (self.columns - min(self.column, self.columns))
+            column = min(self.column, self.columns - 1)  # after a full row, the cursor stands on its last cell
+            self.screen[self.row][column:] = [" "] * (self.columns - column)
         elif final == "J":
             self._control("K", [0], False)
             self.screen[self.row + 1 :] = [[" "] * self.columns for _ in range(self.lines - self.row - 1)]

@@ -14,6 +14,7 @@ import os
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import count, takewhile
 
 from tqdm import tqdm
@@ -53,7 +54,7 @@ def state_at(step: int, rounds: int) -> PanelState:
         layers=LayerStrip("grad.norm", ("blocks[/x]", "fc1", "fc2", "out"), (1.0, 0.5, 0.1, 0.2), (1.0, 0.7, 0.1, 0.3), (0,), 0),
         pending=2,
     )
-    return with_diagnosis(measured, SICK if step >= 30 else HEALTHY)
+    return with_diagnosis(measured, replace(SICK if step >= 30 else HEALTHY, steps=step))
 
 
 def rounds_until(end: str) -> Iterator[int]:

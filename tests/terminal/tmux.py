@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import time
 from collections.abc import Callable
+from copy import copy
 from pathlib import Path
 from types import TracebackType
 
@@ -21,7 +22,7 @@ def available() -> bool:
 
 
 class Tmux:
-    """One terminal of `columns` by `lines` with bash in it, on a private socket in `folder`."""
+    """One terminal of `columns` by `lines` with bash in it, on a private socket in `folder`; `open` makes more of them."""
 
     def __init__(self, folder: Path, repository: Path, columns: int = 80, lines: int = 24) -> None:
         self._socket = str(folder / "tmux")
@@ -32,9 +33,19 @@ class Tmux:
             "PYTHONUTF8": "1",
         }
         self._environment = environment
-        size = ("-x", str(columns), "-y", str(lines))
-        self.tmux("new-session", "-d", *size, "-s", "test", "bash --norc --noprofile -i")
+        self._session = "test"
+        self._new_session(columns, lines, "bash --norc --noprofile -i")
         self.tmux("set-option", "-g", "history-limit", "20000")
+
+    def open(self, name: str, columns: int, lines: int, command: str) -> Tmux:
+        """Another terminal of the same server, in which `command` runs; it stays when the command has ended."""
+        other = copy(self)
+        other._session = name
+        other._new_session(columns, lines, f"{command}; exec sleep 1000")
+        return other
+
+    def _new_session(self, columns: int, lines: int, command: str) -> None:
+        self.tmux("new-session", "-d", "-x", str(columns), "-y", str(lines), "-s", self._session, command)
 
     def __enter__(self) -> Tmux:
         try:
@@ -57,10 +68,10 @@ class Tmux:
         return done.stdout
 
     def type(self, text: str) -> None:
-        self.tmux("send-keys", "-t", "test", "-l", text)
+        self.tmux("send-keys", "-t", self._session, "-l", text)
 
     def key(self, name: str) -> None:
-        self.tmux("send-keys", "-t", "test", name)
+        self.tmux("send-keys", "-t", self._session, name)
 
     def run(self, *command: str | Path) -> None:
         """Type a command at the prompt."""
@@ -68,19 +79,24 @@ class Tmux:
         self.key("Enter")
 
     def resize(self, columns: int, lines: int) -> None:
-        self.tmux("resize-window", "-t", "test", "-x", str(columns), "-y", str(lines))
+        self.tmux("resize-window", "-t", self._session, "-x", str(columns), "-y", str(lines))
 
-    def screen(self) -> str:
-        """What is visible."""
-        return self.tmux("capture-pane", "-p", "-t", "test")
+    def screen(self, *, colours: bool = False) -> str:
+        """What is visible, with the escape sequences of its colours where asked for."""
+        return self.tmux("capture-pane", "-p", *(["-e"] if colours else []), "-t", self._session)
+
+    def forget(self) -> None:
+        """An empty screen without a past."""
+        self.tmux("send-keys", "-R", "-t", self._session)
+        self.tmux("clear-history", "-t", self._session)
 
     def everything(self) -> list[str]:
         """Scrollback and screen; lines that the terminal has folded are joined again."""
-        return self.tmux("capture-pane", "-p", "-J", "-S", "-", "-t", "test").splitlines()
+        return self.tmux("capture-pane", "-p", "-J", "-S", "-", "-t", self._session).splitlines()
 
     def region(self) -> tuple[int, int]:
         """First and last row of the scroll region, and so whether a footer is there."""
-        first, last = self.tmux("display", "-p", "-t", "test", "#{scroll_region_upper} #{scroll_region_lower}").split()
+        first, last = self.tmux("display", "-p", "-t", self._session, "#{scroll_region_upper} #{scroll_region_lower}").split()
         return int(first), int(last)
 
     def wait(self, condition: Callable[[], bool], what: str) -> None:
