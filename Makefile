@@ -7,7 +7,7 @@ VENV   ?= .venv
 PIP    := $(VENV)/bin/python -m pip --disable-pip-version-check --no-input -qq
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint types bench clinic pictures clean
+.PHONY: help setup demo test lint types bench clinic experiments pictures clean
 
 help:  ## list the chores
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 18
@@ -32,6 +32,10 @@ bench: $(VENV)/.ready-dev  ## measure the overhead, write docs/performance.md (a
 clinic: $(VENV)/.ready-dev  ## train every sick and healthy case over three seeds, write docs/clinic.md (about 40 minutes)
 	@$(VENV)/bin/python benchmarks/clinic.py --write $(ARGS)
 	@$(VENV)/bin/python scripts/make_catalogue.py
+
+experiments: $(VENV)/.ready-dev  ## put every published claim to the test, write docs/experiments.md (about 30 minutes)
+	@$(VENV)/bin/nndoctor lab experiment all --work build/experiments
+	@$(VENV)/bin/python scripts/make_experiments.py --collect build/experiments
 
 pictures: $(VENV)/.ready-dev  ## redraw the README's pictures from a real run (needs chromium)
 	@$(VENV)/bin/python scripts/make_pictures.py

@@ -5,6 +5,7 @@ from __future__ import annotations
 import typer
 
 from nndoctor.cli.lab_curvature import curvature
+from nndoctor.cli.lab_experiment import experiment
 from nndoctor.cli.lab_path import path
 from nndoctor.cli.lab_representation import representation
 from nndoctor.cli.lab_surface import surface
@@ -28,3 +29,4 @@ app.command("representation")(representation)
 app.command("unhelpful-layers")(unhelpful_layers)
 app.command("path")(path)
 app.command("surface")(surface)
+app.command("experiment")(experiment)

@@ -130,13 +130,20 @@ def pixel_tokens(name: ImageSetName = "fashion-mnist-small", *, size: int = 7, l
 
 
 def load_images(
-    name: ImageSetName = "fashion-mnist-small", *, folder: Path | None = None, download: bool = False
+    name: ImageSetName = "fashion-mnist-small",
+    *,
+    folder: Path | None = None,
+    download: bool = False,
+    archives: Path | None = None,
 ) -> ImageSet:
     """The image set called `name`.
 
     ``fashion-mnist-small`` (7 000 + 1 000 images) ships with the package. The others are taken from
     ``<name>.npz`` in the folder named by ``NNDOCTOR_TEST_DATA`` if it is there, else from torchvision's copy
     under `folder` (default ``~/.cache/nndoctor``).
+
+    Args:
+        archives: folder of ``<name>.npz`` files instead of the one that the variable names.
 
     Raises:
         DataUnavailable: `name` is unknown, or the images are not on this machine.
@@ -148,18 +155,19 @@ def load_images(
     if name not in _TORCHVISION:
         known = ", ".join(("fashion-mnist-small", *_TORCHVISION))
         raise DataUnavailable(f"unknown image set {name!r}; expected one of {known}")
-    archive = _archive(name)
-    if archive is not None:
-        with archive.open("rb") as file:
+    held = archive(name, archives)
+    if held is not None:
+        with held.open("rb") as file:
             return _from_npz(name, file)
     return _from_torchvision(name, folder or Path.home() / ".cache" / "nndoctor", download)
 
 
-def _archive(name: str) -> Path | None:
-    folder = os.environ.get(DATA_FOLDER_VARIABLE)
-    if not folder:
+def archive(name: str, folder: Path | None = None) -> Path | None:
+    """The file ``<name>.npz`` in `folder` (default the one named by ``NNDOCTOR_TEST_DATA``); None where there is none."""
+    named = folder or os.environ.get(DATA_FOLDER_VARIABLE)
+    if not named:
         return None
-    path = Path(folder) / f"{name.replace('-', '_')}.npz"
+    path = Path(named) / f"{name.replace('-', '_')}.npz"
     return path if path.is_file() else None
 
 

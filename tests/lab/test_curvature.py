@@ -107,6 +107,27 @@ def test_products_are_the_same_whether_graphs_are_kept_or_not(
         assert len(operator._kept) == kept
 
 
+@pytest.mark.parametrize("affine", [True, False])
+def test_norms_taken_apart_for_their_second_derivative_are_the_same_function(affine: bool) -> None:
+    class Doubling(nn.BatchNorm2d):
+        def forward(self, input: Tensor) -> Tensor:
+            return 2 * super().forward(input)
+
+    norms = nn.BatchNorm2d(4, affine=affine), Doubling(4, affine=affine), nn.BatchNorm2d(4, track_running_stats=False)
+    model = nn.Sequential(nn.Conv2d(2, 4, 3), *norms, nn.Flatten(), nn.BatchNorm1d(64, affine=affine))
+    images = torch.randn(16, 2, 6, 6)
+    for _ in range(3):
+        model(3 + 2 * images)  # statistics that are not those they begin with
+    patient = Patient.of(model, nn.CrossEntropyLoss(), (images, torch.randint(0, 64, (16,))))
+    with patient.examined() as subject:
+        before = subject.model(images)
+        Hessian(subject)
+        torch.testing.assert_close(subject.model(images), before, rtol=1e-5, atol=1e-5)
+        apart = ["forward" in vars(norm) for norm in subject.model.children()]
+    assert apart == [False, True, False, False, False, True]
+    assert not any("forward" in vars(norm) for norm in model.children())
+
+
 def test_traces_and_leading_eigenvalues_of_layers_are_those_of_the_blocks(trained_net: Patient) -> None:
     matrix = whole_hessian(trained_net)
     found = curvature(trained_net, "full", double=True)
