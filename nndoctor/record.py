@@ -37,6 +37,7 @@ from nndoctor.record_format import (
     encode_json,
     layout_of,
 )
+from nndoctor.record_thinning import FACT, LARGEST, ROWS, Thinning
 from nndoctor.signals import Catalogue, Frame, Targets
 
 __all__ = [
@@ -62,6 +63,9 @@ RUN_ROOT = Path(".nndoctor/runs")
 
 COMMIT_INTERVAL = 0.2
 """Seconds between two transactions; the first frame after a pause is written at once."""
+
+THINNING_SECONDS = 0.05
+"""Longest that the writing thread stays away from its queue to thin the past of a long run, between two transactions."""
 
 HEARTBEAT = 5.0
 """Seconds between two signs of life of an idle run."""
@@ -143,6 +147,7 @@ class RecordWriter:
         facts, targets: what is known at the start; both can be added to.
         capacity: entries that may wait for the disk; what comes beyond is dropped and counted.
         storage: ``sqlite`` or ``segments``; by default what the file system of `folder` can carry.
+        limit: bytes of frames after which the past of a long run is thinned (`record_thinning`).
     """
 
     def __init__(
@@ -153,6 +158,7 @@ class RecordWriter:
         *,
         capacity: int = 1024,
         storage: StorageName | None = None,
+        limit: int = LARGEST,
     ) -> None:
         self.folder = Path(folder)
         self.dropped = 0
@@ -168,6 +174,9 @@ class RecordWriter:
         self._idle = False
         self._closing = False
         self._layouts: dict[Layout, int] = {}
+        self._thinning = Thinning(limit)
+        self._told: Mapping[str, Any] | None = None
+        self._beaten = float("-inf")
         self._ready = threading.Event()
         about = {
             "name": facts.name,
@@ -276,6 +285,7 @@ class RecordWriter:
                 _check_room(self.folder)
                 next_look_at_disk = now + HEARTBEAT
             self._write(storage, items)
+            self._thin(storage)
             self._ready.set()
             if closing:
                 return
@@ -297,16 +307,33 @@ class RecordWriter:
     def _write(self, storage: Storage, items: Sequence[_Item]) -> None:
         """One transaction; what is acknowledged afterwards survives the process."""
         steps = [item[1].step for item in items if item[0] == "frame"]
-        beat: dict[str, Any] = {"heartbeat": time.time()}
-        if steps:
-            beat["last_step"] = steps[-1]
-        entries = [entry for item in items for entry in self._entries(item)]
-        storage.write([*entries, Entry("run", 0, encode_json(beat))])
+        entries = [entry for item in items for entry in self._entries(item) if storage.forgets or self._takes(entry)]
+        if time.monotonic() - self._beaten >= HEARTBEAT or not steps:
+            self._beaten = time.monotonic()
+            beat = {"heartbeat": time.time(), **({"last_step": steps[-1]} if steps else {})}
+            entries.append(Entry("run", 0, encode_json(beat)))
+        storage.write(entries)
         if steps:
             self.acknowledged = steps[-1]
+        for entry in entries:
+            if entry.kind == "frame":
+                self._thinning.wrote(entry.step, len(entry.data))
         for item in items:
             if item[0] == "flush":
                 item[1].set()
+
+    def _takes(self, entry: Entry) -> bool:
+        return entry.kind != "frame" or self._thinning.takes(entry.step, len(entry.data))
+
+    def _thin(self, storage: Storage) -> None:
+        """Let go of a few old frames where the record has grown beyond its size, and say so in its facts."""
+        thinning = self._thinning
+        until = time.monotonic() + THINNING_SECONDS
+        while storage.forgets and thinning.due and time.monotonic() < until:
+            storage.forget(thinning.choose(storage.stored(thinning.position, ROWS)))
+        if thinning.forgotten and thinning.told() != self._told:
+            self._told = thinning.told()
+            storage.write([Entry("facts", 0, encode_json({FACT: self._told}))])
 
     def _entries(self, item: _Item) -> Iterator[Entry]:
         kind, value = item

@@ -35,6 +35,7 @@ from zlib import crc32
 
 import numpy as np
 
+from nndoctor.record_thinning import Stored
 from nndoctor.signals import Frame, Values
 
 FORMAT_VERSION = 1
@@ -62,9 +63,18 @@ Layout: TypeAlias = tuple[tuple[str, int], ...]
 
 
 class Storage(Protocol):
-    """Where entries go. `write` returns when they survive the death of the process, or raises."""
+    """Where entries go. `write` returns when they survive the death of the process, or raises.
+
+    Where `forgets` is true, frames can be let go of: `stored` names the next `count` after a number, `forget` drops some.
+    """
+
+    forgets: bool
 
     def write(self, batch: Sequence[Entry]) -> None: ...
+
+    def stored(self, after: int, count: int) -> Sequence[Stored]: ...
+
+    def forget(self, numbers: Sequence[int]) -> None: ...
 
     def close(self) -> None: ...
 

@@ -26,7 +26,9 @@ from nndoctor.record_format import (
     RecordError,
     decode_json,
     decode_layout,
+    encode_json,
 )
+from nndoctor.record_thinning import Stored
 
 FILE_NAME = "record.frames"
 
@@ -41,13 +43,31 @@ _CHUNK = 1 << 20
 class SegmentStorage:
     """Appends entries to a new file; to be used by one thread. Raises OSError when it cannot write."""
 
+    forgets = False  # room inside of a file is given back by few network file systems
+
     def __init__(self, folder: Path) -> None:
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | getattr(os, "O_BINARY", 0)
+        self._known: dict[str, dict[str, Any]] = {"run": {}, "facts": {}}
         self._file = os.open(folder / FILE_NAME, flags, 0o644)
         self._append(_TITLE + b"%d\n" % FORMAT_VERSION)
 
     def write(self, batch: Sequence[Entry]) -> None:
-        self._append(b"".join(pack(entry) for entry in batch))
+        self._append(b"".join(pack(entry) for entry in map(self._news, batch) if entry is not None))
+
+    def _news(self, entry: Entry) -> Entry | None:
+        """Of facts only what changed: they are told every few seconds, and nothing here is ever overwritten."""
+        known = self._known.get(entry.kind)
+        if known is None:
+            return entry
+        news = {key: value for key, value in decode_json(entry.data).items() if key not in known or known[key] != value}
+        known.update(news)
+        return Entry(entry.kind, entry.step, encode_json(news)) if news else None
+
+    def stored(self, after: int, count: int) -> Sequence[Stored]:
+        return ()
+
+    def forget(self, numbers: Sequence[int]) -> None:
+        raise NotImplementedError("an append-only file keeps what it has")
 
     def _append(self, data: bytes) -> None:
         view = memoryview(data)

@@ -31,6 +31,7 @@ from nndoctor.record_format import (
     decode_layout,
     encode_json,
 )
+from nndoctor.record_thinning import Stored
 
 FILE_NAME = "record.sqlite"
 APPLICATION_ID = 0x4E4E4452  # "NNDR"
@@ -67,6 +68,8 @@ class SqliteStorage:
         sqlite3.Error, OSError: anything else that keeps it from writing.
     """
 
+    forgets = True
+
     def __init__(self, folder: Path) -> None:
         self._connection = sqlite3.connect(folder / FILE_NAME, timeout=30.0, isolation_level=None)
         try:
@@ -80,10 +83,26 @@ class SqliteStorage:
             raise
 
     def write(self, batch: Sequence[Entry]) -> None:
-        self._connection.execute("BEGIN IMMEDIATE")
-        try:
+        def put() -> None:
             for entry in batch:
                 self._put(entry)
+
+        self._together(put)
+
+    def stored(self, after: int, count: int) -> Sequence[Stored]:
+        """Frames with a number above `after`, oldest first. Their length is told without reading them."""
+        query = "SELECT id, step, length(data) FROM frames WHERE id > ? ORDER BY id LIMIT ?"
+        return [Stored(*row) for row in self._connection.execute(query, (after, count))]
+
+    def forget(self, numbers: Sequence[int]) -> None:
+        """Drop these frames; their room in the file is taken by the next ones."""
+        self._together(lambda: self._connection.executemany("DELETE FROM frames WHERE id = ?", [(n,) for n in numbers]))
+
+    def _together(self, action: Callable[[], object]) -> None:
+        """One transaction."""
+        self._connection.execute("BEGIN IMMEDIATE")
+        try:
+            action()
             self._connection.execute("COMMIT")
         except BaseException:
             with contextlib.suppress(sqlite3.Error):

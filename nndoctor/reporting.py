@@ -5,14 +5,15 @@ Used by ``Doctor.report``, ``nndoctor report`` and ``nndoctor diagnose``.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from nndoctor.acknowledged import read_acknowledged
-from nndoctor.findings import Diagnosis, ProbeFailure
+from nndoctor.findings import Diagnosis, Finding, ProbeFailure
 from nndoctor.packaged import full_catalogue
 from nndoctor.record import RecordReader
+from nndoctor.record_thinning import FACT, sentence
 from nndoctor.reports import write_report
 from nndoctor.reports.view import BeforeAfter, RunView, build_view, lab_results
 from nndoctor.rules import Judge, Ruleset, load_rulesets
@@ -52,7 +53,19 @@ def judge_record(reader: RecordReader, rules: Sequence[str | Path] | None = None
         for event in reader.events()
         if event.kind == PROBE_FAILURE
     )
-    return JudgedRun(judge, ruleset, judge.diagnosis(reader.facts.facts, failures))
+    facts = dict(reader.facts.facts)
+    if isinstance(facts.get(FACT), Mapping):
+        facts["unseen"] = [*facts.get("unseen", ()), sentence(facts[FACT])]
+    diagnosis = judge.diagnosis(facts, failures)
+    if isinstance(facts.get(FACT), Mapping) and not rules:
+        diagnosis = replace(diagnosis, findings=(*diagnosis.findings, *_lost(reader.findings(), diagnosis.findings)))
+    return JudgedRun(judge, ruleset, diagnosis)
+
+
+def _lost(recorded: Sequence[Finding], found: Sequence[Finding]) -> tuple[Finding, ...]:
+    """What the run itself found on frames that its record no longer has."""
+    rules = {finding.rule for finding in found}
+    return tuple(finding for finding in recorded if finding.rule not in rules)
 
 
 def silenced(ruleset: Ruleset, folder: Path) -> Ruleset:

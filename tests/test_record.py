@@ -223,6 +223,8 @@ def test_an_exception_in_the_block_marks_the_run_as_crashed(tmp_path: Path) -> N
 class Stuck:
     """A storage whose disk hangs until `release` is set, and then fails or works."""
 
+    forgets = False
+
     def __init__(self, error: Exception | None = None) -> None:
         self.release, self.reached, self.error = threading.Event(), threading.Event(), error
         self.first = True
