@@ -16,6 +16,7 @@ from nndoctor.record import RecordReader
 from nndoctor.record_thinning import FACT, sentence
 from nndoctor.reports import write_report
 from nndoctor.reports.view import BeforeAfter, RunView, build_view, lab_results
+from nndoctor.reports.windows import raw_windows
 from nndoctor.rules import Judge, Ruleset, load_rulesets
 from nndoctor.rules.ruleset import Silence
 
@@ -91,9 +92,9 @@ def view_run(
     reader = RecordReader(folder)
     try:
         judged = judge_record(reader, rules)
-        return build_view(
-            reader, judged.diagnosis, judged.judge.history, judged.ruleset.docs(), before_after, lab_results(folder)
-        )
+        history = judged.judge.history
+        windows = raw_windows(reader.frames(), judged.diagnosis, history)
+        return build_view(reader, judged.diagnosis, history, judged.ruleset.docs(), before_after, lab_results(folder), windows)
     finally:
         reader.close()
 

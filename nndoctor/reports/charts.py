@@ -22,12 +22,13 @@ LOG_SPAN = 50.0
 
 
 class Band(NamedTuple):
-    """A stretch of steps at which a finding held."""
+    """A stretch of steps at which a finding held; `flag` is the number of the root cause that stands at its start."""
 
     label: str
     first: int
     last: int
     tone: str
+    flag: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +58,10 @@ class Chart:
     bands: tuple[Band, ...] = ()
     reference: tuple[str, float] | None = None
     span: tuple[int, int] | None = None
+    detail: tuple[Line, ...] = ()
+    """The same lines with every sample around findings, for the script in the page; empty: `lines` hold all there is."""
+    zeros: bool = False
+    """Whether zeros may lie on the bottom of a logarithmic axis: for norms, which are zero where nothing moves."""
 
     @property
     def x_range(self) -> tuple[float, float]:
@@ -79,7 +84,14 @@ class Chart:
     def log(self) -> bool:
         """True where a linear axis would flatten most of the curve."""
         values = self.y_values
+        if self.zeros and values.size and values.min() >= 0:
+            values = values[values > 0]
         return bool(values.size and values.min() > 0 and values.max() > LOG_SPAN * values.min())
+
+    @property
+    def has_zeros(self) -> bool:
+        """Whether there are zeros, drawn at the bottom of the logarithmic axis."""
+        return self.log and bool((self.y_values == 0).any())
 
     @property
     def y_range(self) -> tuple[float, float]:
@@ -87,10 +99,11 @@ class Chart:
         values = self.y_values
         if not values.size:
             return 0.0, 1.0
-        low, high = float(values.min()), float(values.max())
         if self.log:
+            low, high = float(values[values > 0].min()), float(values.max())
             air = (high / low) ** 0.04
             return low / air, high * air
+        low, high = float(values.min()), float(values.max())
         air = (high - low) * 0.06 or abs(high) * 0.5 or 1.0
         return low - air, high + air
 
@@ -112,26 +125,29 @@ class Chart:
 
     def data(self) -> dict[str, Any]:
         """The same chart for the script in the page: one x axis, every line aligned to it."""
-        steps = np.unique(np.concatenate([line.steps for line in self.lines])) if self.lines else np.empty(0, np.int64)
+        lines = self.detail or self.lines
+        steps = np.unique(np.concatenate([line.steps for line in lines])) if lines else np.empty(0, np.int64)
         log = self.log
         return {
             "id": self.id,
             "unit": self.unit,
             "range": list(self.x_range),
             "log": log,
+            "floor": float(f"{self.y_range[0]:.5g}") if log and self.zeros else None,
             "steps": steps.tolist(),
-            "lines": [
-                {
-                    "label": line.label,
-                    "mean": aligned(line.steps, line.mean, steps, log),
-                    "low": aligned(line.steps, line.low, steps, log),
-                    "high": aligned(line.steps, line.high, steps, log),
-                }
-                for line in self.lines
-            ],
+            "lines": [_line_data(line, steps, log and not self.zeros) for line in lines],
             "bands": [list(band) for band in self.bands],
             "reference": None if self.reference is None else list(self.reference),
         }
+
+
+def _line_data(line: Line, steps: Steps, positive: bool) -> dict[str, Any]:
+    """A line aligned to `steps`; without low and high where no place holds more than one value."""
+    data: dict[str, Any] = {"label": line.label, "mean": aligned(line.steps, line.mean, steps, positive)}
+    if not (np.array_equal(line.low, line.mean, equal_nan=True) and np.array_equal(line.high, line.mean, equal_nan=True)):
+        data["low"] = aligned(line.steps, line.low, steps, positive)
+        data["high"] = aligned(line.steps, line.high, steps, positive)
+    return data
 
 
 def aligned(own: Steps, values: Floats, steps: Steps, positive: bool = False) -> list[float | None]:

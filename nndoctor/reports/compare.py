@@ -300,4 +300,4 @@ def _charts(views: Sequence[RunView], names: Sequence[str]) -> Iterator[Chart]:
 def _chart(signal: str, title: str, lines: Sequence[Line | None], view: RunView) -> Iterator[Chart]:
     drawn = tuple(line for line in lines if line is not None)
     if drawn:
-        yield Chart(f"compare.{signal}", title, drawn, view.history.catalogue[signal].unit)
+        yield Chart(f"compare.{signal}", title, drawn, view.history.catalogue[signal].unit, zeros=signal in ("grad.total_norm", "update.ratio"))

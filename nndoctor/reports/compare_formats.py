@@ -13,7 +13,7 @@ from rich.text import Text
 from nndoctor.findings import Finding
 from nndoctor.reports import svg
 from nndoctor.reports.compare import Comparison, Difference
-from nndoctor.reports.html import asset, content_policy, environment
+from nndoctor.reports.html import asset, content_policy, environment, packed, script, stylesheet
 from nndoctor.reports.json_report import finite, generator
 from nndoctor.reports.markdown import code, escaped
 from nndoctor.reports.plot import Trace, legend, plot
@@ -129,15 +129,20 @@ def curves(comparison: Comparison, *, width: int, ascii: bool, colour: bool, mos
 
 
 def as_html(comparison: Comparison) -> str:
-    """One page without any script: it is complete as it is, and nothing is fetched from anywhere."""
-    style = asset("report.css") + "\n" + asset("compare.css")
+    """One page that is complete without its script, which makes the curves zoom and move their cursors together."""
+    style, uplot, own = stylesheet() + "\n" + asset("compare.css"), asset("uplot-1.6.32.iife.min.js"), script()
+    data = {"charts": [chart.data() for chart in comparison.charts], "maps": [], "bands": [], "layers": [], "findings": [], "layer_findings": {}}
     return environment().get_template("compare.html").render(
         c=comparison,
         told=told,
         partings=list(partings(comparison)),
-        policy=content_policy([], [style]).replace("script-src ;", "script-src 'none';"),
+        policy=content_policy([uplot, own], [style]),
         generator=generator(),
         style=Markup(style),
+        uplot=Markup(uplot),
+        script=Markup(own),
+        licence=asset("uplot-LICENSE.txt"),
+        data=Markup(packed(data)),
         svg=svg,
     )
 

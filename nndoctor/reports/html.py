@@ -23,8 +23,9 @@ from nndoctor.reports import svg
 from nndoctor.reports.charts import Chart, number, quantity, whole_number
 from nndoctor.reports.json_report import diagnosis_document, finite, generator
 from nndoctor.reports.sections import SECTIONS, Section
-from nndoctor.reports.sections.common import bands, since
+from nndoctor.reports.sections.common import bands, sentence, since
 from nndoctor.reports.sections.heatmap import Picture
+from nndoctor.reports.sections.layers import findings_by_layer
 from nndoctor.reports.text_safety import clean
 from nndoctor.reports.view import RunView, grade, spelled
 
@@ -38,16 +39,16 @@ def render(view: RunView) -> str:
         values = section.build(view)
         if values is not None:
             filled.append((section, values))
-    style, uplot, script = stylesheet(), asset("uplot-1.6.32.iife.min.js"), asset("report.js")
+    style, uplot, own = stylesheet(), asset("uplot-1.6.32.iife.min.js"), script()
     return environment().get_template("report.html").render(
         view=view,
         filled=filled,
         mark=grade(view.diagnosis),
-        policy=content_policy([uplot, script], [style]),
+        policy=content_policy([uplot, own], [style]),
         generator=generator(),
         style=Markup(style),
         uplot=Markup(uplot),
-        script=Markup(script),
+        script=Markup(own),
         licence=asset("uplot-LICENSE.txt"),
         document=in_script(finite(diagnosis_document(view, series=False))),
         data=Markup(packed(page_data(view, filled))),
@@ -94,6 +95,14 @@ def stylesheet() -> str:
     return asset("uplot-1.6.32.min.css") + "\n" + asset("report.css")
 
 
+SCRIPTS = ("helpers.js", "charts.js", "layers.js", "icicle.js", "page.js")
+"""Parts of the page's own script, in the order in which they need each other."""
+
+
+def script() -> str:
+    return "\n".join(asset(name) for name in SCRIPTS)
+
+
 def content_policy(scripts: list[str], styles: list[str]) -> str:
     """Nothing may be loaded or run but the scripts and styles with these texts, and pictures inside the page."""
 
@@ -120,15 +129,30 @@ def packed(value: Any) -> str:
 
 
 def page_data(view: RunView, filled: Filled) -> dict[str, Any]:
-    """What the script in the page draws: all charts, the heat maps, and the names of the layers in them."""
+    """What the script in the page draws: all charts, the heat maps, the layers in them and what was found about each."""
     pictures: list[Picture] = next((values["pictures"] for section, values in filled if section.id == "heatmap"), [])
+    told, by_layer = layer_findings(view)
     return {
         "charts": [chart.data() for chart in charts_of(filled)],
         "maps": [{**picture.map.data(), "name": picture.name, "summary": picture.summary} for picture in pictures],
         "bands": [list(band) for band in bands(view)],
-        "layers": [clean(name) for name in view.targets.layers] if pictures else [],
+        "layers": [clean(name) for name in view.targets.layers],
+        "findings": told,
+        "layer_findings": by_layer,
         "palette": "".join(f"{r:02x}{g:02x}{b:02x}" for r, g, b in svg.palette().tolist()),
     }
+
+
+def layer_findings(view: RunView) -> tuple[list[dict[str, str]], dict[str, list[int]]]:
+    """The findings about layers in words, and for each layer the places of its own among them."""
+    by_layer = findings_by_layer(view)
+    known = list({id(finding): finding for found in by_layer.values() for finding in found}.values())
+    places = {id(finding): place for place, finding in enumerate(known)}
+    told = [
+        {"title": clean(spelled(f.diagnosis)), "tone": f.severity.label, "since": clean(since(f)), "message": clean(sentence(f))}
+        for f in known
+    ]
+    return told, {str(layer): [places[id(finding)] for finding in found] for layer, found in by_layer.items()}
 
 
 def charts_of(filled: Filled) -> Iterator[Chart]:

@@ -116,7 +116,10 @@ def plot(chart: Chart) -> Markup:
     log = chart.log
 
     def y_at(values: Any) -> Floats:
-        return HEIGHT - _scaled(np.asarray(values, float), y_low, y_high, HEIGHT, log)
+        values = np.asarray(values, float)
+        if log and chart.zeros:
+            values = np.where(values == 0, y_low, values)
+        return HEIGHT - _scaled(values, y_low, y_high, HEIGHT, log)
 
     out = [f'<svg class="plot" viewBox="0 0 {WIDTH:g} {HEIGHT:g}" preserveAspectRatio="none" aria-hidden="true">']
     for band in chart.bands:
@@ -173,9 +176,21 @@ def x_axis(low: float, high: float) -> Markup:
     return Markup("".join([*out, "</svg>"]))
 
 
-def row_axis(names: Sequence[str], most: int = 40, width: int = 26) -> Markup:
+def flags(chart: Chart) -> Markup:
+    """The numbers of root causes above a plot, each where its band begins."""
+    low, high = chart.x_range
+    out = ['<svg class="flags" aria-hidden="true">']
+    for band in chart.bands:
+        if band.flag:
+            percent = 100 * min(max((band.first - low) / (high - low), 0.0), 1.0)
+            tone, flag = escape(band.tone), escape(band.flag)
+            out.append(f'<svg class="{tone}" x="{percent:.4g}%" overflow="visible"><rect x="-7" y="0" width="14" height="14" rx="4"/><text y="11" text-anchor="middle">{flag}</text></svg>')
+    return Markup("".join([*out, "</svg>"]))
+
+
+def row_axis(names: Sequence[str], height: int, most: int = 40, width: int = 26) -> Markup:
     """The names of a heat map's rows, at most `most` of them; a long one keeps its end, which tells most."""
-    out = ['<svg class="rowaxis" aria-hidden="true">']
+    out = [f'<svg class="rowaxis" height="{height}" aria-hidden="true">']
     for index in range(0, len(names), max(1, -(-len(names) // most))):
         name = clean(names[index])
         name = name if len(name) <= width else "…" + name[1 - width :]

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from nndoctor.findings import Diagnosis, Finding, RuleDocs, Severity
 from nndoctor.history import History
+from nndoctor.reports.windows import RawWindow
 from nndoctor.signals import Targets
 
 if TYPE_CHECKING:
@@ -62,6 +63,7 @@ class RunView:
         notes: events of the record, oldest first.
         problems: what could not be read from the record.
         lab: examinations of the lab that were kept with the run, oldest first.
+        windows: every sample around the beginning of root causes, where `history` holds the run in buckets.
     """
 
     name: str
@@ -75,6 +77,7 @@ class RunView:
     notes: tuple[Note, ...] = ()
     problems: tuple[str, ...] = ()
     lab: tuple[LabResult, ...] = ()
+    windows: tuple[RawWindow, ...] = ()
 
     def symptoms_of(self, finding: Finding) -> tuple[Finding, ...]:
         """The findings that `finding` explains, also through one another; worst first."""
@@ -87,6 +90,17 @@ class RunView:
         return tuple(
             f for f in self.diagnosis.findings if f is not finding and f.explained_by in reached and f.rule != finding.rule
         )
+
+
+def network_order(targets: Targets) -> list[int]:
+    """Indices of the layers in the order of the forward pass; those never called come last."""
+    depths = targets.layer_depths
+
+    def place(index: int) -> tuple[bool, int, int]:
+        depth = depths[index] if index < len(depths) else -1
+        return depth < 0, depth, index
+
+    return sorted(range(len(targets.layers)), key=place)
 
 
 def public_facts(facts: Mapping[str, Any]) -> dict[str, Any]:
@@ -106,6 +120,7 @@ def build_view(
     rule_docs: Mapping[str, RuleDocs],
     before_after: BeforeAfter | tuple[History, Diagnosis, str] | None = None,
     lab: tuple[LabResult, ...] = (),
+    windows: tuple[RawWindow, ...] = (),
 ) -> RunView:
     """The view of a recorded run.
 
@@ -115,6 +130,7 @@ def build_view(
         rule_docs: documentation of the loaded rules, by rule id.
         before_after: history, diagnosis and label of a repetition with the remedy applied.
         lab: see :func:`lab_results`.
+        windows: see :func:`nndoctor.reports.windows.raw_windows`.
     """
     return RunView(
         name=reader.facts.name,
@@ -128,6 +144,7 @@ def build_view(
         notes=tuple(Note(event.step, event.kind, event.text) for event in reader.events()),
         problems=tuple(str(problem) for problem in reader.problems),
         lab=lab,
+        windows=windows,
     )
 
 

@@ -136,8 +136,40 @@ class Browser:
         return answer["result"].get("value")
 
     def press(self, key: str) -> None:
+        number = {"Escape": 27, "Enter": 13, "Tab": 9}.get(key)
+        code = {"windowsVirtualKeyCode": number, "code": key} if number else {}
+        text = "\r" if key == "Enter" else key if len(key) == 1 else ""
         for kind in ("keyDown", "keyUp"):
-            self.call("Input.dispatchKeyEvent", type=kind, key=key, **({"text": key} if len(key) == 1 and kind == "keyDown" else {}))
+            self.call("Input.dispatchKeyEvent", type=kind, key=key, **code, **({"text": text} if text and kind == "keyDown" else {}))
+
+    def place(self, selector: str, x: float = 0.5, y: float = 0.5) -> tuple[float, float]:
+        """A point of an element, scrolled into view, in the window: `x` and `y` are shares of its size."""
+        box = self.evaluate(
+            f"(() => {{ const e = document.querySelector({selector!r}); e.scrollIntoView({{block: 'center', behavior: 'instant'}});"
+            " const r = e.getBoundingClientRect(); return [r.left, r.top, r.width, r.height]; })()"
+        )
+        return box[0] + x * box[2], box[1] + y * box[3]
+
+    def mouse(self, kind: str, at: tuple[float, float], **options: Any) -> None:
+        self.call("Input.dispatchMouseEvent", type=f"mouse{kind}", x=at[0], y=at[1], **options)
+
+    def click(self, at: tuple[float, float], times: int = 1) -> None:
+        self.mouse("Moved", at)
+        for count in range(1, times + 1):
+            for kind in ("Pressed", "Released"):
+                self.mouse(kind, at, button="left", clickCount=count)
+
+    def drag(self, start: tuple[float, float], end: tuple[float, float]) -> None:
+        self.mouse("Moved", start)
+        self.mouse("Pressed", start, button="left", clickCount=1)
+        middle = ((start[0] + end[0]) / 2, (start[1] + end[1]) / 2)
+        for point in (middle, end):
+            self.mouse("Moved", point, button="left", buttons=1)
+        self.mouse("Released", end, button="left", clickCount=1)
+
+    def painted(self) -> None:
+        """Wait until what was asked for so far is on the screen."""
+        self.evaluate("new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
 
     def complaints(self) -> list[str]:
         """Everything that would be red or yellow in the console: errors, warnings, violations of the policy."""
@@ -160,7 +192,7 @@ class Browser:
         return [address for address in asked[1:] if not address.startswith("data:")]
 
     def picture(self, path: Path, whole: bool = True) -> None:
-        options: dict[str, Any] = {"captureBeyondViewport": True}
+        options: dict[str, Any] = {"captureBeyondViewport": whole}
         if whole:
             box = self.call("Page.getLayoutMetrics")["cssContentSize"]
             options["clip"] = {"x": 0, "y": 0, "width": box["width"], "height": min(box["height"], 16_000), "scale": 1}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ import numpy as np
 from nndoctor.findings import Diagnosis, Evidence, Finding, Fix, NotExamined, ProbeFailure, RuleDocs, Severity, ordered
 from nndoctor.history import History
 from nndoctor.reports.view import BeforeAfter, LabResult, Note, RunView
+from nndoctor.reports.windows import raw_windows
 from nndoctor.signals import Frame, Targets
 
 HOSTILE = ("</script><img src=x onerror=alert(1)>", "blocks[/x]", "safe\u202egnp.exe\u2066", "a\x1b[2Jb\x00c", "{{ 7*7 }}", "'\"><svg onload=alert(2)>")
@@ -42,8 +44,8 @@ def targets(layers: int, names: tuple[str, ...] = ()) -> Targets:
     )
 
 
-def history(steps: int = 3000, layers: int = 24, *, sick_from: int | None = None, every: int = 8, seed: int = 0, names: tuple[str, ...] = (), nan_from: int | None = None) -> History:
-    """A run of `steps` steps; from `sick_from` on its learning rate is far too high."""
+def history(steps: int = 3000, layers: int = 24, *, sick_from: int | None = None, every: int = 8, seed: int = 0, names: tuple[str, ...] = (), nan_from: int | None = None, frames: list[Frame] | None = None) -> History:
+    """A run of `steps` steps; from `sick_from` on its learning rate is far too high. `frames` receives what was measured."""
     chance = np.random.default_rng(seed)
     aims = targets(layers, names)
     made = History(aims)
@@ -88,6 +90,13 @@ def history(steps: int = 3000, layers: int = 24, *, sick_from: int | None = None
                 "act.dead_fraction": dead,
                 "time.forward": np.linspace(5e-4, 2e-4, layers) * noise,
                 "time.backward": np.linspace(9e-4, 4e-4, layers) * noise,
+                "time.optimizer": [0.0012, 0.0006],
+                "tile.span": [0.024],
+                "tile.data_wait": [0.003],
+                "tile.forward_other": [0.0006],
+                "tile.loss": [0.0004],
+                "tile.doctor": [0.002],
+                "tile.rest": [0.0011],
                 "param.update.ratio": 1e-3 * np.exp(0.4 * chance.standard_normal(2 * layers)),
                 "param.adam.eps_fraction": 0.1 * chance.random(2 * layers),
                 "input.mean": [0.01 * chance.standard_normal()],
@@ -98,7 +107,10 @@ def history(steps: int = 3000, layers: int = 24, *, sick_from: int | None = None
             }
         if step % max(steps // 20, 1) == 0:
             values |= {"val.loss": [loss[index] + 0.1], "val.accuracy": [min(0.94, 0.3 + 0.65 * index / steps)], "observed.f1_macro": [0.2 + 0.6 * index / steps]}
-        made.append(Frame(step, 1.76e9 + 0.025 * step, step / 400, {name: np.asarray(v, np.float32) for name, v in values.items()}))
+        frame = Frame(step, 1.76e9 + 0.025 * step, step / 400, {name: np.asarray(v, np.float32) for name, v in values.items()})
+        made.append(frame)
+        if frames is not None:
+            frames.append(frame)
     return made
 
 
@@ -190,6 +202,15 @@ def ill(steps: int = 3000, layers: int = 24, names: tuple[str, ...] = (), repeat
         probe_failures=(ProbeFailure("timing", first, "RuntimeError: no clock"),),
         lab=(LabResult("Curvature", ("eigenvalues 12, 3", "", "Unstable above a learning rate of 0.17.")),),
     )  # fmt: skip
+
+
+def recorded(steps: int, layers: int) -> RunView:
+    """An ill run with every sample around its findings, as a report of a record has it."""
+    first = int(steps * 0.7)
+    frames: list[Frame] = []
+    made = history(steps, layers, sick_from=first, frames=frames)
+    shown = view(made, findings(made, first))
+    return replace(shown, windows=raw_windows(frames, shown.diagnosis, made))
 
 
 def healthy(steps: int = 3000, layers: int = 24) -> RunView:

@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 
 from nndoctor.reports import write_report
+from nndoctor.reports.compare import Divergence, compare
+from nndoctor.reports.compare_formats import as_html
 from tests.reports import report_runs as runs
 from tests.reports.browser import Browser, chromium
 
@@ -32,8 +34,17 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         "one": runs.view(runs.history(1, 1)),
         "nan": runs.view(runs.history(60, 3, nan_from=30)),
         "many": runs.ill(40, 400),
+        "long": runs.recorded(2000, 3),
     }
     return {name: write_report(view, folder / f"{name}.html") for name, view in views.items()}
+
+
+@pytest.fixture(scope="module")
+def comparison(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    page = tmp_path_factory.mktemp("comparison") / "compare.html"
+    made = compare([runs.ill(200, 4), runs.healthy(200, 4)], ("first", "second"), (Divergence(None, None, 200),))
+    page.write_text(as_html(made), encoding="utf-8")
+    return page
 
 
 @pytest.fixture(autouse=True)
@@ -42,7 +53,7 @@ def a_desktop_in_light(browser: Browser) -> None:
     browser.prefer(prefers_color_scheme="light")
 
 
-@pytest.mark.parametrize("name", ["ill", "hostile", "healthy", "empty", "one", "nan", "many"])
+@pytest.mark.parametrize("name", ["ill", "hostile", "healthy", "empty", "one", "nan", "many", "long"])
 def test_the_console_is_silent_and_nothing_is_requested(browser: Browser, pages: dict[str, Path], name: str) -> None:
     browser.open(pages[name])
     assert browser.evaluate("document.documentElement.dataset.charts") == "drawn"
@@ -124,12 +135,120 @@ def test_one_zoom_moves_all_charts_of_the_timeline_and_zero_goes_back(browser: B
     before = browser.evaluate(pixels)
     browser.evaluate("document.querySelector('[data-chart=loss] .live').focus()")
     browser.press("+")
-    browser.evaluate("new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
+    browser.painted()
     zoomed = browser.evaluate(pixels)
     assert sum(one != two for one, two in zip(before, zoomed, strict=True)) >= len(before) - 1
     browser.press("0")
-    browser.evaluate("new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
+    browser.painted()
     assert browser.evaluate(pixels) == before
+
+
+RANGE = "document.querySelector('[data-range]').textContent"
+TIMELINE = "[...document.querySelectorAll('#timeline [data-chart]')]"
+READOUTS = f"{TIMELINE}.map((f) => f.querySelector('.readout').textContent)"
+
+
+def over(chart: str) -> str:
+    return f"[data-chart={chart}] .u-over"
+
+
+def test_a_drag_zooms_all_charts_of_the_timeline_and_a_double_click_goes_back(browser: Browser, pages: dict[str, Path]) -> None:
+    browser.open(pages["ill"])
+    assert browser.evaluate(RANGE) == "steps 1 to 600"
+    browser.drag(browser.place(over("loss"), 0.25), browser.place(over("loss"), 0.5))
+    browser.painted()
+    first, last = (int(word) for word in browser.evaluate(RANGE).split()[1:4:2])
+    assert abs(first - 151) <= 4
+    assert abs(last - 300) <= 4
+    shown = f"{TIMELINE}.map((f) => plots.get('run').find((p) => p.figure === f).u.scales.x.min)"
+    assert {round(step) for step in browser.evaluate(shown)} <= {first - 1, first, first + 1}
+    browser.click(browser.place(over("lr")), times=2)
+    browser.painted()
+    assert browser.evaluate(RANGE) == "steps 1 to 600"
+    assert browser.evaluate("document.querySelector('[data-zoom=\"\"]').disabled")
+
+
+def test_the_mouse_over_one_chart_reads_out_all_of_the_timeline(browser: Browser, pages: dict[str, Path]) -> None:
+    browser.open(pages["ill"])
+    browser.mouse("Moved", browser.place(over("gradients"), 0.5))
+    browser.painted()
+    told = browser.evaluate(READOUTS)
+    assert len(told) >= 4
+    assert all(text.startswith("step ") for text in told)
+    assert all(abs(int(text.split()[1].rstrip(":")) - 300) <= 16 for text in told)
+
+
+def test_the_buttons_of_a_root_cause_show_where_it_began(browser: Browser, pages: dict[str, Path]) -> None:
+    browser.open(pages["ill"])
+    browser.evaluate("document.querySelector('[data-look]').click()")
+    browser.painted()
+    assert browser.evaluate(RANGE) == "steps 270 to 570 of 600"
+    browser.evaluate("document.querySelector('[data-zoom=\"\"]').click()")
+    browser.painted()
+    assert browser.evaluate(RANGE) == "steps 1 to 600"
+    browser.evaluate("document.querySelectorAll('[data-zoom]')[0].click()")
+    browser.painted()
+    assert browser.evaluate(RANGE) == "steps 270 to 570 of 600"
+
+
+def test_every_sample_around_a_finding_is_drawn(browser: Browser, pages: dict[str, Path]) -> None:
+    browser.open(pages["long"])
+    steps = browser.evaluate("plots.get('run').find((p) => p.item.id === 'loss').item.steps")
+    around = [step for step in steps if 1250 <= step <= 1550]
+    assert around == list(range(1250, 1551))
+    assert len(steps) < 1000
+
+
+def test_a_click_on_the_heat_map_opens_the_layer_and_escape_closes_it(browser: Browser, pages: dict[str, Path]) -> None:
+    browser.open(pages["ill"])
+    drawer = "document.getElementById('layer-drawer')"
+    browser.click(browser.place("[data-heat] canvas", 0.6, 0.5))
+    assert browser.evaluate(f"{drawer}.open")
+    named = browser.evaluate("document.getElementById('drawer-name').textContent")
+    assert named == runs.targets(14).layers[7], "the row in the middle of fourteen"
+    assert browser.evaluate(f"{drawer}.querySelectorAll('.u-wrap').length") >= 2
+    browser.evaluate("document.querySelector('[data-drawer=on]').click()")
+    assert browser.evaluate("document.getElementById('drawer-name').textContent") != named
+    browser.press("Escape")
+    assert not browser.evaluate(f"{drawer}.open")
+    assert browser.complaints() == []
+
+
+def test_a_name_in_the_layer_table_opens_its_findings(browser: Browser, pages: dict[str, Path]) -> None:
+    browser.open(pages["hostile"])
+    browser.evaluate("document.querySelector('#layer-table tr[data-layer=\"0\"] .open-layer').click()")
+    assert browser.evaluate("document.getElementById('drawer-name').textContent") == runs.HOSTILE[0]
+    told = browser.evaluate("document.querySelector('[data-drawer=findings]').textContent")
+    assert "Exploding gradients" in told
+    assert "Gradient norms are 31 times their median." in told
+    browser.press("Escape")
+
+
+def test_a_click_on_the_icicle_zooms_in_and_the_button_goes_back(browser: Browser, pages: dict[str, Path]) -> None:
+    browser.open(pages["ill"])
+    widths = "[...document.querySelectorAll('.icicle rect')].map((r) => r.getAttribute('width'))"
+    whole = browser.evaluate(widths)
+    browser.evaluate("[...document.querySelectorAll('.icicle .block')].find((b) => b.dataset.name === 'backward').dispatchEvent(new MouseEvent('click', {bubbles: true}))")
+    told = browser.evaluate("document.querySelector('.icicle-bar .readout').textContent")
+    assert told.startswith("backward: ")
+    wide = "[...document.querySelectorAll('.icicle .block')].filter((b) => b.querySelector('rect').getAttribute('width') === '100%').map((b) => b.dataset.name)"
+    assert browser.evaluate(wide) == ["step", "backward"]
+    browser.evaluate("document.querySelector('[data-icicle-reset]').click()")
+    assert browser.evaluate(widths) == pytest.approx(whole) or [float(w[:-1]) for w in browser.evaluate(widths)] == pytest.approx([float(w[:-1]) for w in whole], abs=1e-2)
+
+
+def test_the_page_of_a_comparison_zooms_and_reads_out_too(browser: Browser, comparison: Path) -> None:
+    browser.open(comparison)
+    assert browser.evaluate("document.documentElement.dataset.charts") == "drawn"
+    browser.drag(browser.place(over("'compare.loss'"), 0.25), browser.place(over("'compare.loss'"), 0.5))
+    browser.mouse("Moved", browser.place(over("'compare.loss'"), 0.5))
+    browser.painted()
+    told = browser.evaluate("[...document.querySelectorAll('.readout')].map((e) => e.textContent)")
+    assert all(text.startswith("step ") for text in told)
+    assert "first" in told[0]
+    assert "second" in told[0]
+    assert browser.complaints() == []
+    assert browser.requests() == []
 
 
 def test_arrows_move_the_cursor_and_the_value_is_read_out(browser: Browser, pages: dict[str, Path]) -> None:
@@ -137,7 +256,7 @@ def test_arrows_move_the_cursor_and_the_value_is_read_out(browser: Browser, page
     browser.evaluate("document.querySelector('[data-chart=loss] .live').focus()")
     browser.press("Home")
     browser.press("ArrowRight")
-    browser.evaluate("new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
+    browser.painted()
     told = browser.evaluate("document.querySelector('[data-chart=loss] .readout').textContent")
     assert told.startswith("step 3: loss "), "the second of the merged pairs of steps"
     assert browser.evaluate("document.querySelector('[data-chart=lr] .readout').textContent").startswith("step "), "cursors move together"

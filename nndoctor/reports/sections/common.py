@@ -114,8 +114,8 @@ def sentence(finding: Finding) -> str:
 
 
 def told_first(evidence: Sequence[Evidence]) -> list[Evidence]:
-    """Evidence with a limit before evidence that only gives the picture."""
-    return sorted(evidence, key=lambda item: item.threshold is None)
+    """Evidence with a limit before evidence that only gives the picture; not that a rule waited for some steps."""
+    return sorted((item for item in evidence if item.signal != "step"), key=lambda item: item.threshold is None)
 
 
 def remedy(fix: Fix, history: History) -> Remedy:
@@ -209,7 +209,10 @@ def where(finding: Finding, shown: int = 1) -> str:
 def bands(view: RunView) -> tuple[Band, ...]:
     """The stretches of steps that findings above info held; root causes where there are any."""
     chosen = view.diagnosis.root_causes
-    return tuple(Band(spelled(f.diagnosis), f.first_step, f.last_step, f.severity.label) for f in chosen[:8])
+    return tuple(
+        Band(spelled(f.diagnosis), f.first_step, f.last_step, f.severity.label, str(number))
+        for number, f in enumerate(chosen[:8], start=1)
+    )
 
 
 def tone(severity: Severity | None) -> str:

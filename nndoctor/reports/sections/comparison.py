@@ -8,18 +8,24 @@ from typing import Any
 from nndoctor.reports.charts import Chart, number, run_line
 from nndoctor.reports.view import RunView, grade
 
+CURVES = (("loss", "Loss", ""), ("val.loss", "Validation loss", ""), ("val.accuracy", "Validation accuracy", "fraction"))
+
 
 def build(view: RunView) -> Mapping[str, Any] | None:
     if view.before_after is None:
         return None
     after = view.before_after
-    lines = [run_line(view.history, "loss", "before"), run_line(after.history, "loss", f"after: {after.label}")]
-    chart = Chart("comparison.loss", "Loss before and after", tuple(line for line in lines if line is not None))
+    charts = []
+    for signal, title, unit in CURVES:
+        pair = (run_line(view.history, signal, "before"), run_line(after.history, signal, "after"))
+        lines = tuple(line for line in pair if line is not None)
+        if lines:
+            charts.append(Chart(f"comparison.{signal}", f"{title} before and after", lines, unit, span=(1, max(view.history.step, after.history.step))))
     return {
         "label": after.label,
-        "charts": [chart],
-        "before": {"grade": grade(view.diagnosis), "verdict": view.diagnosis.verdict, "loss": _last(lines[0])},
-        "after": {"grade": grade(after.diagnosis), "verdict": after.diagnosis.verdict, "loss": _last(lines[1])},
+        "charts": charts,
+        "before": {"grade": grade(view.diagnosis), "verdict": view.diagnosis.verdict, "loss": _last(run_line(view.history, "loss"))},
+        "after": {"grade": grade(after.diagnosis), "verdict": after.diagnosis.verdict, "loss": _last(run_line(after.history, "loss"))},
     }
 
 

@@ -27,8 +27,10 @@ class Measure(NamedTuple):
 
 def build(view: RunView) -> Mapping[str, Any] | None:
     names = [signal.name for signal in CATALOGUE if signal.name.startswith(("input.", "target.", "loader."))]
-    rows = [measure(view, name) for name in names if name in view.history.measured()]
-    return {"rows": [row for row in rows if row is not None]} if any(rows) else None
+    rows = [row for name in names if name in view.history.measured() and (row := measure(view, name)) is not None]
+    if not rows:
+        return None
+    return {"rows": [row for row in rows if row.low != row.high], "constant": [row for row in rows if row.low == row.high]}
 
 
 def measure(view: RunView, name: str) -> Measure | None:

@@ -7,8 +7,7 @@ from typing import Any, NamedTuple
 
 from nndoctor.reports.charts import number, whole_number
 from nndoctor.reports.svg import HeatMap, heat_map, png, thinned
-from nndoctor.reports.view import RunView
-from nndoctor.signals import Targets
+from nndoctor.reports.view import RunView, network_order
 
 SIGNALS = {
     "grad.norm": "gradient norm",
@@ -39,17 +38,6 @@ def build(view: RunView) -> Mapping[str, Any] | None:
         if found is not None:
             pictures.append(_picture(view, name, found))
     return {"pictures": pictures, "count": len(pictures[0].map.rows)} if pictures else None
-
-
-def network_order(targets: Targets) -> list[int]:
-    """Indices of the layers in the order of the forward pass; those never called come last."""
-    depths = targets.layer_depths
-
-    def place(index: int) -> tuple[bool, int, int]:
-        depth = depths[index] if index < len(depths) else -1
-        return depth < 0, depth, index
-
-    return sorted(range(len(targets.layers)), key=place)
 
 
 def _picture(view: RunView, name: str, found: HeatMap) -> Picture:

@@ -12,9 +12,8 @@ from markupsafe import Markup
 
 from nndoctor.findings import Finding, Severity
 from nndoctor.reports.charts import number, quantity
-from nndoctor.reports.sections.heatmap import network_order
 from nndoctor.reports.svg import sparkline
-from nndoctor.reports.view import RunView
+from nndoctor.reports.view import RunView, network_order
 from nndoctor.signals import Values
 
 COLUMNS = {
@@ -36,6 +35,7 @@ class Cell(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Row:
+    index: int
     name: str
     kind: str
     depth: int
@@ -60,6 +60,7 @@ def build(view: RunView) -> Mapping[str, Any] | None:
     curves = _curves(view, worst_first[:CURVES])
     rows = [
         Row(
+            index=index,
             name=targets.layers[index],
             kind=targets.layer_kinds[index] if index < len(targets.layer_kinds) else "",
             depth=order[index] + 1,

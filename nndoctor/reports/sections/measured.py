@@ -20,11 +20,30 @@ class Signal(NamedTuple):
     samples: str
 
 
+class Place(NamedTuple):
+    """A line of the user's script that does a part of the loop."""
+
+    does: str
+    where: str
+    code: str
+
+
+SHORT = 34
+"""Characters of a fact that has room in a column; longer ones get a line each."""
+
+TOLD_ELSEWHERE = ("not_examined", "places", "layer_shapes", "taken_for", "overhead")
+"""Facts with a table or a section of their own."""
+
+
 def build(view: RunView) -> Mapping[str, Any]:
     history = view.history
     signals = [_signal(view, name) for name in history.measured()]
+    rows = list(flat({name: value for name, value in view.facts.items() if name not in TOLD_ELSEWHERE}))
     return {
-        "facts": list(flat(view.facts)),
+        "facts": [row for row in rows if len(row[1]) <= SHORT],
+        "long_facts": [row for row in rows if len(row[1]) > SHORT],
+        "places": list(places(view.facts.get("places"))),
+        "shapes": list(shapes(view.facts.get("layer_shapes"))),
         "signals": signals,
         "unmeasured": [signal.name for signal in history.catalogue if signal.name not in history.measured()],
         "overhead": overhead(view),
@@ -34,6 +53,22 @@ def build(view: RunView) -> Mapping[str, Any]:
         "notes": view.notes,
         "problems": view.problems,
     }
+
+
+def places(found: Any) -> Iterator[Place]:
+    """The lines of the loop in the user's script, as the record tells them."""
+    for does, lines in found.items() if isinstance(found, Mapping) else ():
+        for line in lines if isinstance(lines, (list, tuple)) else (lines,):
+            if isinstance(line, Mapping) and "line" in line:
+                yield Place(str(does).replace("_", " "), f"{line.get('file', '')}:{line['line']}", str(line.get("code", "")))
+
+
+def shapes(found: Any) -> Iterator[tuple[str, str, str]]:
+    """Layer, shape of what it reads, shape of what it returns."""
+    for layer, pair in found.items() if isinstance(found, Mapping) else ():
+        told = [" x ".join(str(size) for size in shape) if isinstance(shape, (list, tuple)) else "–" for shape in pair or ()]
+        reads, returns = [*told, "–", "–"][:2]
+        yield str(layer), reads, returns
 
 
 def overhead(view: RunView) -> str:
@@ -112,7 +147,7 @@ def plain(name: str, value: Any) -> str:
     if name == "started" and isinstance(value, (int, float)):
         return _date(float(value))
     if isinstance(value, float):
-        kind = "s" if "seconds" in name else "fraction" if name.startswith("overhead") else ""
+        kind = "s" if "seconds" in name else "fraction" if name.startswith(("overhead", "budget")) else ""
         return quantity(value, kind)
     return whole_number(value) if isinstance(value, int) and abs(value) >= 10_000 else str(value)
 

@@ -15,10 +15,11 @@ def build(view: RunView) -> Mapping[str, Any]:
     reasons: dict[str, list[str]] = {}
     for item in view.diagnosis.not_examined:
         reasons.setdefault(item.reason, []).append(item.rule)
+    told = sorted(reasons.items(), key=lambda pair: (-len(pair[1]), pair[0]))
     return {
         "total": view.diagnosis.rules or len(view.rule_docs),
         "spoke": [(rule, view.rule_docs.get(rule)) for rule in dict.fromkeys(f.rule for f in view.diagnosis.findings)],
         "quiet": quiet,
-        "reasons": sorted(reasons.items(), key=lambda pair: (-len(pair[1]), pair[0])),
+        "reasons": [(reason, [(rule, view.rule_docs.get(rule)) for rule in rules]) for reason, rules in told],
         "missing": len(missing),
     }

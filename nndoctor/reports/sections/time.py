@@ -8,11 +8,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from markupsafe import Markup
 
-from nndoctor.reports.charts import Chart, duration, median, run_line, whole_number
-from nndoctor.reports.sections.measured import overhead_share
+from nndoctor.reports.charts import Chart, Floats, duration, median, run_line, whole_number
+from nndoctor.reports.icicle import Node, drawn, mean_times, summary, time_tree
+from nndoctor.reports.sections.measured import overhead, overhead_share
 from nndoctor.reports.svg import bar, share_bar
 from nndoctor.reports.view import RunView
-from nndoctor.signals import Values
 
 PARTS = {
     "step.data_wait": ("t-data", "waiting for data"),
@@ -46,38 +46,50 @@ class LayerTime(NamedTuple):
 
 def build(view: RunView) -> Mapping[str, Any] | None:
     step = median(view.history.tail("step.time")[1]) if "step.time" in view.history.measured() else float("nan")
-    means = {name: _mean(view, name) for name in PARTS if name != DOCTOR}
-    means[DOCTOR] = overhead_share(view) * step
-    known = {name: means[name] for name in PARTS if means[name] == means[name]}
-    total = sum(known.values())
+    tree = time_tree(view.history)
+    known = _tiled(tree) if tree is not None else _cut(view, step)
     layers, layer_total = _layers(view)
     if not known and not layers:
         return None
-    parts = [
-        Part(PARTS[name][0], PARTS[name][1], duration(value), f"{100 * value / total:.1f}\u202f%" if total else "–")
-        for name, value in known.items()
-    ]
-    shares = [(PARTS[name][0], value / total if total else 0.0) for name, value in known.items()]
+    total = sum(seconds for _, _, seconds in known)
+    parts = [Part(tone, name, duration(value), f"{100 * value / total:.1f}\u202f%" if total else "–") for tone, name, value in known]
+    shares = [(tone, value / total if total else 0.0) for tone, _, value in known]
     label = ", ".join(f"{part.name} {part.share}" for part in parts)
     line = run_line(view.history, "step.time", "step time")
-    charts = [Chart("steptime", "Step time", (line,), unit="s")] if line is not None else []
+    charts = [Chart("steptime", "Step time", (line,), unit="s", span=(1, view.history.step), zeros=True)] if line is not None else []
     return {
         "parts": parts,
-        "bar": share_bar(shares, label) if parts else None,
+        "bar": share_bar(shares, label) if parts and tree is None else None,
+        "icicle": drawn(tree) if tree is not None else None,
+        "summary": summary(tree) if tree is not None else label,
         "step": duration(step),
         "rate": f"{1 / step:.3g}" if step > 0 else "",
         "sampled": _sampled(view),
+        "doctor": overhead(view) if tree is not None else "",
         "layers": layers,
         "layer_total": duration(layer_total),
         "charts": charts,
     }
 
 
+def _tiled(tree: Node) -> list[tuple[str, str, float]]:
+    """Class, name and seconds of the parts of the measured step."""
+    return [(node.tone, node.name, node.seconds) for node in tree.children]
+
+
+def _cut(view: RunView, step: float) -> list[tuple[str, str, float]]:
+    """The same from the coarse parts that older records hold."""
+    means = {name: _mean(view, name) for name in PARTS if name != DOCTOR}
+    means[DOCTOR] = overhead_share(view) * step
+    return [(*PARTS[name], means[name]) for name in PARTS if means[name] == means[name]]
+
+
 def _sampled(view: RunView) -> str:
     """How many steps were measured in parts, where that was not all of them."""
-    if "step.forward" not in view.history.measured():
+    name = next((name for name in ("tile.span", "step.forward") if name in view.history.measured()), None)
+    if name is None:
         return ""
-    count, steps = view.history.series("step.forward").count, view.history.step
+    count, steps = view.history.series(name).count, view.history.step
     return f"{whole_number(count)} of {whole_number(steps)}" if count < steps - 1 else ""
 
 
@@ -91,8 +103,8 @@ def _mean(view: RunView, name: str) -> float:
 
 
 def _layers(view: RunView) -> tuple[list[LayerTime], float]:
-    """The layers that take most time, and the time of all layers together; medians over the recent samples."""
-    forward, backward = _medians(view, "time.forward"), _medians(view, "time.backward")
+    """The layers that take most time, and the time of all layers together; means over the recent samples, as above."""
+    forward, backward = _by_layer(view, "time.forward"), _by_layer(view, "time.backward")
     total = np.nan_to_num(forward) + np.nan_to_num(backward)
     whole = float(total.sum())
     if whole <= 0:
@@ -114,11 +126,8 @@ def _layers(view: RunView) -> tuple[list[LayerTime], float]:
     return rows, whole
 
 
-def _medians(view: RunView, name: str) -> Values:
-    size = len(view.targets.layers)
-    result = np.full(size, np.nan, np.float32)
-    if name in view.history.measured():
-        samples = view.history.tail(name)[1]  # (k, layers)
-        for index in range(min(size, samples.shape[1])):
-            result[index] = median(samples[:, index])
+def _by_layer(view: RunView, name: str) -> Floats:
+    result = np.full(len(view.targets.layers), np.nan)
+    found = mean_times(view.history, name)[: len(result)]
+    result[: len(found)] = found
     return result
