@@ -151,6 +151,8 @@ class AccumulationProbe:
         now = version_of(gradient)
         if window.gradient == id(gradient):
             window.by_hand = window.by_hand or now != window.version + 1
+        elif window.gradient is not None:  # made anew: what was there before has been cleared, as after a step that amp skips
+            window.by_hand = True
         window.gradient, window.version = id(gradient), now
 
     def gradients_unscaled(self, scaler: object, optimizer: object) -> None:

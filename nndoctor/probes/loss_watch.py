@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from typing import Generic, TypeVar
 
 import torch
@@ -31,6 +32,9 @@ LOUD = 0.5
 PROGRESS = 0.2
 """Share of the first losses that must have been gained before: without it there is nothing to be thrown back from,
 as in games, whose losses hover."""
+
+NEWEST = 16
+"""Losses whose median is the level that a falling loss has come to: that of all 128 lags behind by half of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +101,9 @@ class LossWatch:
         self._deviation = max(1.4826 * spread, 1e-3 * abs(self._usual), 1e-12)
         self._largest = max(ordered[-1] - self._usual, self._deviation)
         start = sorted(self._first)[len(self._first) // 2]
-        self._progress = start - self._usual
+        # Of a net that has only just begun to learn most of these losses are from before; the newest show what it has gained.
+        newest = sorted(islice(self._recent, count - NEWEST, None))
+        self._progress = start - min(self._usual, newest[NEWEST // 2])
         if self._progress > PROGRESS * abs(start):
             least = max(DEVIATIONS * self._deviation, EXCURSION * self._largest, SETBACK * self._progress)
             self.limit = self._usual + least

@@ -88,6 +88,14 @@ def test_batches_of_one_loader_summed_without_division_are_found(net: nn.Linear)
     assert loop.step() == {"accumulate.window": 4, "accumulate.undivided": 1}
 
 
+def test_gradients_that_were_cleared_in_between_as_after_a_skipped_step_do_not_add_up(net: nn.Linear) -> None:
+    loop, loader = Loop(net), object()
+    for _ in range(3):
+        loop.optimizer.zero_grad()
+        loop.backward(X.clone(), mean, loader)
+    assert loop.step() == {"accumulate.window": 1, "accumulate.undivided": 0}
+
+
 def test_pieces_of_one_tensor_are_batches_of_their_own(net: nn.Linear) -> None:
     loop = Loop(net)
     for piece in X.chunk(4):

@@ -184,6 +184,15 @@ def test_a_loss_that_leaps_back_is_seen_and_the_noise_before_it_is_not() -> None
     assert leap.usual == pytest.approx(0.33, abs=0.1)
 
 
+def test_a_net_that_has_only_just_begun_to_learn_has_something_to_be_thrown_back_from() -> None:
+    watch = LossWatch()
+    losses = [2.3 - 0.001 * step for step in range(60)] + [2.2 - 0.06 * step for step in range(20)]
+    assert [watch.see(loss) for loss in losses] == [None] * 80  # the median of all is still at 90 % of the first
+    leap = watch.see(100.0)
+    assert leap is not None
+    assert leap.setback > 1
+
+
 def test_a_hard_batch_of_a_converged_net_does_not_leap() -> None:
     watch = LossWatch()
     for loss in falling(300, noise=0.001):

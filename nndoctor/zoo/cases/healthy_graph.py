@@ -30,7 +30,7 @@ def train(seed: int, attach: Attach, *, steps: int = 300) -> Trained:
     graph = communities(seed=seed)
     model = seeded(seed, lambda: GraphNet(graph.features.shape[1], 4))
     loss_fn = nn.CrossEntropyLoss()
-    optimizer = torch.optim.Adam(model.parameters(), lr=1e-2, weight_decay=5e-4)
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-2, weight_decay=5e-3)
     doctor = attach(model, optimizer, loss_fn)
     losses = []
     for step in range(steps):

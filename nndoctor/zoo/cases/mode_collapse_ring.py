@@ -56,6 +56,7 @@ CASE = Case(
     description="GAN on eight places of a circle, generator at 1e-2, discriminator at 1e-4; judged by the places it misses",
     sick=partial(train, generator_rate=1e-2, discriminator_rate=1e-4),
     cured=partial(train, generator_rate=1e-3, discriminator_rate=1e-3),
+    onset=100,  # up to here what is drawn lies farther apart than the real points do; then it falls together
     remedies={"generator_lr": "generator_rate", "discriminator_lr": "discriminator_rate"},
     source="https://github.com/HyperGAN/HyperGAN/issues/177",
 )

@@ -46,6 +46,7 @@ CASE = Case(
     sick=partial(train, optimizer_last=False),
     cured=partial(train, optimizer_last=True),
     place=("head",),
+    onset=49,
     remedies={"optimizer = Optimizer(model.parameters())": "optimizer_last"},
     source="https://github.com/pytorch/pytorch/issues/14467",
 )

@@ -37,7 +37,7 @@ CASE = Case(
     diagnosis="vanishing-gradients",
     description="table, one logit: seven hidden layers of sigmoids instead of ReLUs",
     sick=partial(train, activation="Sigmoid"),
-    cured=partial(train, activation="ReLU"),
+    cured=partial(train, activation="ReLU", gain=2**0.5),  # with the initialisation that belongs to ReLUs (He et al. 2015)
     place=tuple(f"fc{index}" for index in range(1, DEPTH)),
     remedies={"activation": "activation", "init_gain": "gain"},
     source="https://github.com/MollyZhang/Multi-task-TCGA-learning/issues/15",
