@@ -32,7 +32,7 @@ class DropoutMlp(nn.Module):
 
 
 def train(seed: int, attach: Attach, *, dropout: float, network: type[nn.Module], rate: float, steps: int = 330) -> Trained:
-    data = classification()
+    data = classification().first(4800)
     loader = data.train_loader(seed=seed)
     model = seeded(seed, partial(network, dropout=dropout))
     loss_fn = nn.CrossEntropyLoss()
