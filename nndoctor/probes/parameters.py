@@ -184,7 +184,9 @@ class ParameterProbe:
             known = torch.nan_to_num(everything, nan=0.0, posinf=torch.inf)
             measured["grad.total_norm"] = torch.linalg.vector_norm(known)[None]
             measured["grad.nonfinite_total"] = sum(
-                torch.nan_to_num(rows.measured["param.grad.nonfinite"], nan=0.0).sum() for rows in groups
+                torch.nan_to_num(rows.measured["param.grad.nonfinite"], nan=0.0).sum()
+                for rows in groups
+                if "param.grad.nonfinite" in rows.measured
             )[None]  # type: ignore[index]
         if self._thorough and self._frozen is not None and groups:
             self._add_frozen(measured, self._frozen)

@@ -310,7 +310,8 @@ class Pairing:
         """Mean excess share over its standard error, as if all columns were one (they are correlated)."""
         share, null, _ = explained_share(features, target, self._classes)
         spread = (2 * null * (len(target) - 1)).sqrt() / len(target)  # of a single column, by the chi-squared limit
-        return torch.nan_to_num((share - null).nanmean() / spread)
+        errors = torch.nan_to_num((share - null).nanmean() / spread)
+        return torch.where(spread > 0, errors, 0.0)  # of one class alone nothing can be told, and rounding is no association
 
     def _summary(self, pooled: Pooled) -> dict[str, Measured]:
         n = self._looks

@@ -106,6 +106,22 @@ def test_a_missing_gradient_is_not_a_zero_gradient() -> None:
     assert measured["loop.unchanged"][0] == 0
 
 
+def test_an_optimizer_none_of_whose_parameters_has_a_gradient_is_looked_at_beside_one_that_has() -> None:
+    model = nn.Sequential(nn.Linear(8, 4), nn.Linear(4, 2))
+    probe = ParameterProbe()
+    probe.attach(ModelIndex(model))
+    probe.begin_step(1, True)
+    model[1](model[0](torch.randn(16, 8)).detach()).square().mean().backward()  # the first layer is cut off
+    for part in model:
+        optimizer = torch.optim.SGD(part.parameters(), lr=0.1)
+        probe.gradients_ready(optimizer)
+        optimizer.step()
+        probe.stepped(optimizer)
+    measured = probe.collect()
+    assert list(measured["param.has_grad"]) == [0, 0, 1, 1]
+    assert float(torch.as_tensor(measured["grad.nonfinite_total"])) == 0
+
+
 def test_constant_and_untrained_weights_are_recognised_and_trained_ones_are_not() -> None:
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(8, 64), nn.Linear(64, 64), nn.Linear(64, 64))

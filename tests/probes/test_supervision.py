@@ -111,6 +111,13 @@ def test_targets_rolled_within_the_batch_are_found_without_indices() -> None:
     assert told["labels.own_z"] < 3
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_of_one_class_alone_nothing_is_told(seed: int) -> None:
+    inputs = torch.randn(40, 32, 10, generator=generator(seed))
+    told = seen([(x, torch.ones(32, dtype=torch.long)) for x in inputs])
+    assert told["labels.shifted_z"] == told["labels.own_z"] == 0
+
+
 @pytest.mark.parametrize(
     "leak",
     [lambda y: y.float() * 2.5 - 1, lambda y: functional.one_hot(y, 3).float(), lambda y: torch.tensor([4.0, -1.0, 0.5])[y]],
