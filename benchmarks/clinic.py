@@ -133,7 +133,7 @@ def write(cases: Sequence[Case], results: Sequence[CaseResult], seeds: Sequence[
 
     core = load_rulesets(["core"]).rules
     rules = {rule.id: rule.diagnosis for rule in core}
-    tally = tallied(cases, results, {rule.diagnosis for rule in core if rule.kind == "contract"})
+    tally = tallied(cases, results, {rule.id for rule in core if rule.kind == "contract"})
     PAGE.write_text(markdown(cases, tally, rules, seeds), encoding="utf-8")
     runs = ",\n".join(json.dumps(as_json(result)) for result in results)
     EVERY_RUN.write_text(f'{{"seeds": {json.dumps(list(seeds))},\n"runs": [\n{runs}\n]}}\n', encoding="utf-8")
@@ -291,7 +291,7 @@ class Row:
     remedy: Count = field(default_factory=Count)
     steps: list[int] = field(default_factory=list)
     loop_steps: list[int] = field(default_factory=list)
-    """Of ``steps``, those of diagnoses that a broken contract decides."""
+    """Of ``steps``, those of runs in which a broken contract decided."""
     alarms: int = 0
     wrong: int = 0
 
@@ -326,7 +326,7 @@ def tallied(cases: Sequence[Case], results: Sequence[CaseResult], contracts: Col
     """Counts every run once: in the row of its half, of its diagnosis, and of the rules that spoke or should have.
 
     Args:
-        contracts: the diagnoses that a broken contract decides.
+        contracts: ids of the rules that decide by a broken contract.
     """
     tally = Tally({"blind": Row(), "untuned": Row(), "tuned": Row(), "all": Row()}, contracts)
     for result in results:
@@ -362,7 +362,7 @@ def count_run(tally: Tally, half: str, case: Case, result: CaseResult) -> None:
                 row.place.add(bool(result.place_right))
             if result.steps_to_diagnosis is not None:
                 row.steps.append(result.steps_to_diagnosis)
-                if result.expected in tally.contracts:
+                if decided_by(result) in tally.contracts:
                     row.loop_steps.append(result.steps_to_diagnosis)
     for diagnosis in dict.fromkeys(spoken.diagnosis for spoken in wrong(result)):
         for row in rows(tally.diagnoses, diagnosis, half):
@@ -373,6 +373,11 @@ def count_run(tally: Tally, half: str, case: Case, result: CaseResult) -> None:
     for rule in right(result):
         for row in rows(tally.rules, rule, half):
             row.spoken.right += 1
+
+
+def decided_by(result: CaseResult) -> str | None:
+    """The rule that named what was planted; None if no root cause did."""
+    return next((finding.rule for finding in result.roots if finding.diagnosis == result.expected), None)
 
 
 def wrong(result: CaseResult) -> list[Any]:
