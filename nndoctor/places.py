@@ -22,6 +22,9 @@ LOOKS = 8
 LOOPS_OF_OTHERS = ("lightning", "pytorch_lightning", "transformers", "ignite", "keras")
 """Frameworks with a loop of their own: between it and the script, ``before backward`` would be ``before trainer.fit()``."""
 
+NOTEBOOK_CELL = "notebook cell"
+"""Stands for the file of a cell, which is a number that nobody knows."""
+
 _OURS = Path(__file__).parent
 
 
@@ -30,7 +33,7 @@ class CodePlace:
     """One line of the user's script.
 
     Args:
-        file: relative to the working folder where it lies in it.
+        file: relative to the working folder where it lies in it; of a cell of a notebook, that it is one.
         line: counted from 1.
         code: text of the line, without indentation; empty where the source is not at hand.
     """
@@ -77,6 +80,8 @@ class Places:
 
 def _code_place(path: str, line: int) -> CodePlace:
     code = linecache.getline(path, line).strip()
+    if Path(path).parent.name.startswith("ipykernel_"):  # where a kernel pretends that its cells lie
+        return CodePlace(NOTEBOOK_CELL, line, code[:120])
     try:
         inside = Path(path).resolve().is_relative_to(Path.cwd())
         shown = os.path.relpath(path) if inside else Path(path).name

@@ -34,6 +34,13 @@ def test_at_most_a_few_places_are_kept() -> None:
     assert len(places.all()["forward"]) == MOST_PLACES
 
 
+def test_a_cell_of_a_notebook_is_called_one() -> None:
+    places = Places()
+    exec(compile("\nplaces.saw('step')", "/tmp/ipykernel_4711/1597091714.py", "exec"), {"places": places})
+    (place,) = places.all()["step"]
+    assert str(place) == "notebook cell, line 2"
+
+
 def test_frames_of_libraries_and_of_the_doctor_are_passed_over() -> None:
     model = nn.Linear(2, 1)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)

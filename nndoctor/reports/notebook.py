@@ -85,7 +85,10 @@ class CellOutput:
 
 def panel_html(state: PanelState, verdict: str = "") -> str:
     """The panel as HTML with inline styles and without scripts; every name in it is escaped."""
-    console = Console(file=StringIO(), record=True, width=WIDTH, height=24, force_terminal=True, color_system="truecolor")
+    # In a kernel rich shows whatever is printed, wherever it is printed to; what is recorded is shown by `Output` alone.
+    console = Console(
+        file=StringIO(), record=True, width=WIDTH, height=24, force_terminal=True, force_jupyter=False, color_system="truecolor"
+    )
     console.print(render_panel(state, WIDTH, MAX_ROWS))
     if verdict:
         console.print(Text(clean(verdict)), soft_wrap=True)
