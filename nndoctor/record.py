@@ -472,6 +472,9 @@ class RecordReader:
 # -- finding runs
 
 
+NO_RUNS_YET = "train with nndoctor.wrap(...) or `nndoctor run -- train.py` first"
+
+
 def find_run(run: str | None, root: Path = RUN_ROOT) -> Path:
     """The folder of the run that the user means.
 
@@ -485,14 +488,16 @@ def find_run(run: str | None, root: Path = RUN_ROOT) -> Path:
     if run is None:
         summaries = [summary for summary in list_runs(root) if summary.problem is None]
         if not summaries:
-            raise RecordError(f"no runs in {root}: train with nndoctor.wrap(...) or `nndoctor run -- train.py` first")
+            raise RecordError(f"no runs in {root}: {NO_RUNS_YET}")
         return summaries[0].folder
+    if not run:
+        raise RecordError(f"expected a run, got an empty name; leave it out for the newest run in {root}")
     given = Path(run)
-    folder = given.parent if given.is_file() else given
+    folder = given.parent if given.is_file() and given.name in (record_sqlite.FILE_NAME, record_segments.FILE_NAME) else given
     if _record_file(folder) is not None:
         return folder
     names = [path.name for path in _run_folders(root)]
-    matches = [name for name in names if name == run] or [name for name in names if run and run in name]
+    matches = [name for name in names if name == run] or [name for name in names if run in name]
     if len(matches) == 1:
         return root / matches[0]
     named = [summary.folder for summary in list_runs(root) if summary.name == run]
@@ -500,10 +505,13 @@ def find_run(run: str | None, root: Path = RUN_ROOT) -> Path:
         return named[0]
     if matches:
         raise RecordError(f"{run!r} could be any of {_listed(matches)} in {root}: give more of the name")
-    if folder.is_dir():
+    if folder.is_dir() or (root / run).is_dir():
+        folder = folder if folder.is_dir() else root / run
         raise RecordError(f"{folder} holds no run record: expected {_expected_files()} in it")
+    if folder.is_file():
+        raise RecordError(f"{folder} is not a run: expected a run folder, or {_expected_files()} in one")
     close = difflib.get_close_matches(run, names, n=3, cutoff=0.4)
-    hint = f"did you mean {_listed(close)}?" if close else f"it has {_listed(names)}" if names else "it has none"
+    hint = f"did you mean {_listed(close)}?" if close else f"it has {_listed(names)}" if names else NO_RUNS_YET
     raise RecordError(f"no run {run!r}: not a folder with a run record, nor the name of a run in {root}; {hint}")
 
 

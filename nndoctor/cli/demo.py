@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from nndoctor.cli.output import say_json
 from nndoctor.findings import Diagnosis, describe_fix
 
 if TYPE_CHECKING:
@@ -41,6 +42,7 @@ def demo(
     ui: str = "auto",
     out: Path | None = None,
     list_cases: bool = False,
+    json: bool = False,
 ) -> int:
     """Run the demo and return its exit code.
 
@@ -50,6 +52,7 @@ def demo(
         ui: of the panel, as in :func:`nndoctor.wrap`.
         out: where the report goes; default ``nndoctor-demo.html``.
         list_cases: print the cases and do nothing else.
+        json: print the answer as JSON.
     """
     if steps is not None and steps < 1:
         return refused(f"--steps: expected at least 1, got {steps}")
@@ -57,7 +60,10 @@ def demo(
     from nndoctor.zoo.case import UnknownCase, all_cases, case_named, with_steps
 
     if list_cases:
-        print("\n".join(listed(all_cases())))
+        if json:
+            say_json([{"name": c.name, "description": c.description, "diagnosis": c.diagnosis} for c in all_cases()])
+        else:
+            print("\n".join(listed(all_cases())))
         return 0
     try:
         chosen = case_named(case or DEFAULT_CASE)
@@ -73,18 +79,36 @@ def demo(
         return refused("the doctor is switched off by NNDOCTOR=0 in the environment; unset it to see it work")
     diagnosis = doctor.diagnosis()
     say(f"{final_loss(doctor)}: {diagnosis.verdict}")
-    comparison = None
+    second = None
     if chosen.diagnosis is not None:
-        comparison = second_run(chosen, diagnosis, steps, ui)
-    report = written_report(doctor, out or Path("nndoctor-demo.html"), comparison)
+        second = second_run(chosen, diagnosis, steps, ui)
+    report = written_report(doctor, out or Path("nndoctor-demo.html"), None if second is None else second[1])
+    if json:
+        say_json(as_dict(chosen, doctor, report, second))
+        return 0
     print(f"report: {report.resolve()}")
     print(f"record: {doctor.run_dir} (nndoctor report {doctor.run_dir.name})")
     print(diagnosis.verdict)
     return 0
 
 
-def second_run(case: Case, diagnosis: Diagnosis, steps: int | None, ui: str) -> BeforeAfter:
-    """The case trained again with the doctor's remedy, as the report compares it with the first run."""
+def as_dict(case: Case, doctor: Doctor, report: Path, second: tuple[Doctor, BeforeAfter] | None) -> dict[str, Any]:
+    """The demo for a program: the sick run, and what became of it with the remedy."""
+    treated = None
+    if second is not None:
+        again, comparison = second
+        treated = {"record": str(again.run_dir), "remedy": comparison.label, **again.diagnosis().to_dict()}
+    return {
+        "case": case.name,
+        "report": str(report.resolve()),
+        "record": str(doctor.run_dir),
+        **doctor.diagnosis().to_dict(),
+        "treated": treated,
+    }
+
+
+def second_run(case: Case, diagnosis: Diagnosis, steps: int | None, ui: str) -> tuple[Doctor, BeforeAfter]:
+    """The case trained again with the doctor's remedy: its doctor, and how the report compares it with the first run."""
     from nndoctor.reporting import view_run
     from nndoctor.reports.view import BeforeAfter
     from nndoctor.zoo.case import with_steps
@@ -94,7 +118,7 @@ def second_run(case: Case, diagnosis: Diagnosis, steps: int | None, ui: str) -> 
     doctor = trained_under_doctor(with_steps(second.train, steps), steps, ui, f"{case.name}-treated")
     view = view_run(doctor.run_dir)
     say(f"{final_loss(doctor)}: {doctor.diagnosis().verdict}")
-    return BeforeAfter(view.history, view.diagnosis, second.label)
+    return doctor, BeforeAfter(view.history, view.diagnosis, second.label)
 
 
 def remedy(case: Case, diagnosis: Diagnosis) -> Second:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from nndoctor.cli.output import SEVERITY_STYLE, columns, count, plain, say, say_json
+from nndoctor.cli.output import SEVERITY_STYLE, UsageError, columns, count, plain, say, say_json
 from nndoctor.cli.settings import run_root
 
 if TYPE_CHECKING:
@@ -28,6 +28,8 @@ def ls(
     from nndoctor.record import list_runs
 
     folder = run_root() if root is None else root
+    if folder.is_file():
+        raise UsageError(f"{folder} is a file; expected the folder that runs are recorded in, such as .nndoctor/runs")
     runs = list_runs(folder)
     if json:
         say_json({"root": str(folder), "runs": [_as_dict(run) for run in runs]})

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from nndoctor.checkup_results import Checkup
+    from nndoctor.doctor import Doctor
 
 USAGE_ERROR = 2
 
@@ -30,6 +31,7 @@ class RunOptions:
     run_dir: Path | None = None
     name: str | None = None
     report: Path | None = None
+    json: Path | None = None
     context: Mapping[str, bool] = field(default_factory=dict)
     checkup: CheckupOptions | None = None
 
@@ -59,9 +61,16 @@ def run_script(argv: Sequence[str], options: RunOptions) -> int:
     if os.environ.get("NNDOCTOR", "").strip().lower() in {"0", "off", "false", "no"}:
         return _execute(arguments)
     from nndoctor.attach import AutoAttach
+    from nndoctor.reports import check_target
     from nndoctor.rules import load_rulesets
 
-    load_rulesets(options.rules)  # mistakes in a ruleset are told before the script starts, not an hour later
+    # Mistakes are told before the script starts, not an hour later.
+    load_rulesets(options.rules)
+    if options.report is not None:
+        check_target(options.report)
+    for path in (options.json, options.checkup.json if options.checkup is not None else None):
+        if path is not None:
+            check_target(path, "json")
     attach = AutoAttach(
         rules=options.rules,
         ui=options.ui,
@@ -126,6 +135,8 @@ def _problem(arguments: Sequence[str]) -> str | None:
         return "expected a script, got nothing; try: nndoctor run -- train.py --epochs 3"
     if arguments[0] == "-m":
         return None if len(arguments) > 1 else "expected a module name after -m"
+    if Path(arguments[0]).is_dir():
+        return f"{arguments[0]!r} is a folder; expected a script in it, or a module: nndoctor run -m package.module"
     if not Path(arguments[0]).is_file():
         return f"no such script: {arguments[0]!r} (in {os.getcwd()})"
     return None
@@ -184,7 +195,24 @@ def _say_verdict(attach: object, options: RunOptions, *, crashed: bool) -> None:
         return
     print(f"nndoctor: run recorded in {doctor.run_dir} (nndoctor report {doctor.run_dir.name})", file=sys.stderr)
     doctor.close("crashed" if crashed else "finished")
-    if options.report is not None:
-        print(f"nndoctor: report written to {doctor.report(options.report)}", file=sys.stderr)
+    _write_outputs(doctor, options)
     if not doctor.verdict_shown:
         print(doctor.diagnosis().verdict, file=sys.stderr)
+
+
+def _write_outputs(doctor: Doctor, options: RunOptions) -> None:
+    """The report and the JSON that were asked for. What cannot be written is said; the script's exit code stays its own."""
+    from nndoctor.reports import ReportError
+
+    try:
+        if options.report is not None:
+            print(f"nndoctor: report written to {doctor.report(options.report)}", file=sys.stderr)
+        if options.json is not None:
+            from nndoctor.cli.diagnose import as_dict
+            from nndoctor.reporting import view_run
+            from nndoctor.reports.json_report import finite
+
+            data = finite(as_dict(doctor.run_dir, view_run(doctor.run_dir)))
+            options.json.write_text(json.dumps(data, indent=2) + "\n", encoding="utf-8")
+    except (ReportError, OSError) as error:
+        print(f"nndoctor: {error}", file=sys.stderr)

@@ -19,6 +19,7 @@ UiOption = Annotated[
 
 def run(
     context: typer.Context,
+    module: Annotated[bool, typer.Option("-m", help="Run a module, as with python -m: nndoctor run -m package.module.")] = False,
     rules: Annotated[
         list[str] | None,
         typer.Option("--rules", metavar="RULESET", help="core, a file or package:name; may be repeated."),
@@ -33,6 +34,9 @@ def run(
     run_dir: Annotated[Path | None, typer.Option(help="Folder of the run record.")] = None,
     name: Annotated[str | None, typer.Option(help="Name of the run.  [default: the script's]")] = None,
     report: Annotated[Path | None, typer.Option(help="Write a report there at the end.")] = None,
+    json: Annotated[
+        Path | None, typer.Option("--json", metavar="FILE", help="Write the diagnosis there as JSON at the end.")
+    ] = None,
     said: Annotated[
         list[str] | None,
         typer.Option(
@@ -59,19 +63,21 @@ def run(
     from nndoctor.cli.run import CheckupOptions, RunOptions, run_script
 
     settings = load_settings()
+    script = ["-m", *context.args] if module else context.args
     wanted = checkup or checkup_only or checkup_json is not None
     options = RunOptions(
         rules=tuple(rules) if rules else settings["rules"].value,
         ui=checked_ui(ui, settings),
         budget=settings["budget"].value if budget is None else budget,
         cadence=settings["cadence"].value if cadence is None else cadence,
-        run_dir=run_dir if run_dir is not None else _configured_folder(context.args, name, settings),
+        run_dir=run_dir if run_dir is not None else _configured_folder(script, name, settings),
         name=name,
         report=report,
+        json=json,
         context=checked_words(said or ()),
         checkup=CheckupOptions(checkup_only, checkup_json, checkup_seconds) if wanted else None,
     )
-    raise typer.Exit(run_script(context.args, options))
+    raise typer.Exit(run_script(script, options))
 
 
 def demo(
@@ -84,6 +90,7 @@ def demo(
         Path | None, typer.Option("-o", "--out", help="Where the report goes.  [default: nndoctor-demo.html]")
     ] = None,
     list_cases: Annotated[bool, typer.Option("--list", help="List the cases and do nothing else.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
 ) -> None:
     """Watch a sick model being diagnosed and cured.
 
@@ -91,7 +98,7 @@ def demo(
     """
     from nndoctor.cli.demo import demo as train_and_show
 
-    raise typer.Exit(train_and_show(case, steps, checked_ui(ui, load_settings()), out, list_cases))
+    raise typer.Exit(train_and_show(case, steps, checked_ui(ui, load_settings()), out, list_cases, json))
 
 
 def checked_ui(given: str | None, settings: dict[str, Value]) -> str:

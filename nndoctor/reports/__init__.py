@@ -50,20 +50,27 @@ def write_report(view: RunView, path: str | Path, format: str | None = None) -> 
         ReportError: the folder does not exist, the path is a folder, the suffix says no format, or the disk refused.
     """
     path = Path(path)
-    suffix = path.suffix.lstrip(".")
-    if format is None and ALIASES.get(suffix.lower(), suffix.lower()) not in FORMATS:
-        known = ", ".join(f".{name}" for name in FORMATS)
-        raise ReportError(f"cannot tell the format of {str(path)!r} from its suffix; expected {known}, or say it with format=")
-    if not path.parent.is_dir():
-        raise ReportError(f"cannot write {str(path)!r}: there is no folder {str(path.parent)!r}; create it first")
-    if path.is_dir():
-        raise ReportError(f"cannot write {str(path)!r}: it is a folder; name a file in it, such as report.html")
-    text = render_report(view, format or suffix)
+    check_target(path, format)
+    text = render_report(view, format or path.suffix.lstrip("."))
     try:
         _replace(path, text)
     except OSError as error:
         raise ReportError(f"cannot write {str(path)!r}: {error.strerror or error}") from error
     return path
+
+
+def check_target(path: Path, format: str | None = None) -> None:
+    """Raises ReportError where a report could not be written to `path`, so that it is known before an hour of training."""
+    if path.is_dir():
+        raise ReportError(f"cannot write {str(path)!r}: it is a folder; name a file in it, such as report.html")
+    suffix = path.suffix.lstrip(".")
+    if format is None and ALIASES.get(suffix.lower(), suffix.lower()) not in FORMATS:
+        known = ", ".join(f".{name}" for name in FORMATS)
+        raise ReportError(f"cannot tell the format of {str(path)!r} from its suffix; expected {known}, or name the format")
+    if not path.parent.is_dir():
+        raise ReportError(f"cannot write {str(path)!r}: there is no folder {str(path.parent)!r}; create it first")
+    if not os.access(path.parent, os.W_OK):
+        raise ReportError(f"cannot write {str(path)!r}: the folder {str(path.parent)!r} is not writable; name another one")
 
 
 def _replace(path: Path, text: str) -> None:
