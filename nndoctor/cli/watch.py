@@ -40,7 +40,7 @@ def watch(
     elif once:
         say(screen.once(folder, ascii=_is_ascii()))
     else:
-        raise typer.Exit(screen.watch(folder, callbacks=screen.Callbacks(report=_write_report, explain=_docs_of)))
+        raise typer.Exit(screen.watch(folder, callbacks=screen.Callbacks(_write_report, _docs_of, _accept)))
 
 
 def _reset() -> None:
@@ -61,8 +61,14 @@ def _write_report(folder: Path) -> Path:
     return report_run(folder, folder / "report.html")
 
 
-def _docs_of(rule: str) -> RuleDocs | None:
-    from nndoctor.cli.settings import setting
-    from nndoctor.rules import load_rulesets
+def _accept(folder: Path, rule: str, reason: str) -> None:
+    from nndoctor.acknowledged import acknowledge
 
-    return load_rulesets(setting("rules")).docs().get(rule)
+    acknowledge(folder, [rule], reason)
+
+
+def _docs_of(rule: str) -> RuleDocs | None:
+    from nndoctor.cli.pages import pages_of
+    from nndoctor.cli.settings import setting
+
+    return next((page.docs for page in pages_of(setting("rules")) if page.id == rule), None)

@@ -49,6 +49,11 @@ class Follower:
     def close(self) -> None:
         self._reader.close()
 
+    @property
+    def problems(self) -> tuple[str, ...]:
+        """What could not be read of the record, as far as it was read."""
+        return tuple(self._reader.problems)
+
     def look(self, patience: float | None = PATIENCE) -> PanelState:
         """What the record holds now. With `patience` in seconds, frames beyond it wait for the next look."""
         self._read_frames(patience)

@@ -135,12 +135,15 @@ class PanelRows:
             if len(separator.join([*parts, extra])) + 20 <= self.width:
                 parts.append(extra)
         taken = len(separator.join(parts)) + 4
+        if self.width < taken + 8 and state.status != "running":  # how it ended matters more than who says it
+            parts[0], taken = "", taken - len(parts[0]) - len(separator)
         parts[1] = self.safe(state.name, max(8, min(40, self.width - taken)))
         line = Text(no_wrap=True)
         line.append(g.rule * 2 + " ", style="dim")
-        for position, part in enumerate(parts):
+        shown = [(part, ("bold", "bold cyan")[i] if i < 2 else "") for i, part in enumerate(parts) if part]
+        for position, (part, style) in enumerate(shown):
             line.append(separator if position else "", style="dim")
-            line.append(part, style=("bold", "bold cyan")[position] if position < 2 else "")
+            line.append(part, style=style)
         line.append(" ")
         return line.append(g.rule * (self.width - line.cell_len), style="dim")
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import select
 import signal
 import sys
@@ -43,17 +44,19 @@ class Callbacks:
     Args:
         report: writes the report of the run in a folder and returns its path; None: the key does nothing.
         explain: what is known about a rule: its documentation, plain text, or None.
+        acknowledge: accepts a rule's finding of the run in a folder, for a reason.
     """
 
     report: Callable[[Path], Path] | None = None
     explain: Callable[[str], RuleDocs | str | None] | None = None
+    acknowledge: Callable[[Path, str, str], object] | None = None
 
 
 class Keyboard(Protocol):
     """Keys as they are pressed; tests put a fake here."""
 
-    def read(self, timeout: float) -> list[str]:
-        """The keys pressed since the last call; waits at most `timeout` seconds for the first."""
+    def read(self, timeout: float, text: bool = False) -> list[str]:
+        """The keys pressed since the last call, with `text` every character as it is; waits at most `timeout` seconds."""
 
 
 def snapshot(folder: Path) -> PanelState:
@@ -136,7 +139,8 @@ def _loop(viewer: Viewer, keys: Keyboard, live: Live, console: Console, refresh:
         if changed:
             live.update(Group(*viewer.lines(*size)), refresh=True)
             drawn_size = size
-        for key in keys.read(timeout=max(0.0, min(0.2, next_look - time.monotonic()))):
+        wait = max(0.0, min(0.2, next_look - time.monotonic()))
+        for key in keys.read(wait, text=viewer.place.reason is not None):
             if not viewer.press(key):
                 return
             drawn_size = (0, 0)
@@ -150,6 +154,7 @@ class Viewer:
         self.place = Place()
         self._follower = Follower(folder)
         self._runs_read_at = -1e9
+        self._problems_told = 0
         self.scene = Scene(PanelState(folder.name), self._follower.history)
         self.look()
 
@@ -163,6 +168,12 @@ class Viewer:
         except (RecordError, OSError) as error:
             self.place = replace(self.place, note=f"the record cannot be read: {error}")
             return
+        if not self._follower.folder.exists():
+            self.place = replace(self.place, note=f"{self._follower.folder} is gone; this is what was read of it")
+        problems = self._follower.problems
+        if len(problems) > self._problems_told:
+            self.place = replace(self.place, note=f"damaged: {problems[-1]}")
+        self._problems_told = len(problems)
         self.scene = replace(
             self.scene,
             state=state,
@@ -182,6 +193,8 @@ class Viewer:
             return False
         if action == "report":
             self._write_report()
+        elif action == "acknowledge":
+            self._acknowledge(before.reason or "")
         elif action == "open":
             self._open(self.scene.runs[min(before.run, len(self.scene.runs) - 1)].folder)
         if self.place.page == "runs" and before.page != "runs":
@@ -204,6 +217,22 @@ class Viewer:
             note = f"the report could not be written: {type(error).__name__}: {error}"
         self.place = replace(self.place, note=note)
 
+    def _acknowledge(self, reason: str) -> None:
+        self.place = replace(self.place, reason=None)
+        finding = self.scene.findings[min(self.place.finding, len(self.scene.findings) - 1)]
+        if self.callbacks.acknowledge is None:
+            self.place = replace(self.place, note="findings cannot be acknowledged from here: use nndoctor ack")
+            return
+        try:
+            self.callbacks.acknowledge(self._follower.folder, finding.rule, reason.strip())
+            self.look()
+            position = next(i for i, f in enumerate(self.scene.findings) if f.rule == finding.rule)  # what is accepted sinks
+            self.place = replace(self.place, finding=position)
+            note = f"acknowledged: {finding.rule}; nndoctor ack --remove takes it back"
+        except Exception as error:
+            note = f"it could not be acknowledged: {type(error).__name__}: {error}"
+        self.place = replace(self.place, note=note)
+
     def _explain(self) -> None:
         docs: RuleDocs | str | None = None
         if self.callbacks.explain is not None and self.scene.findings:
@@ -221,7 +250,7 @@ class Viewer:
             self.place = replace(self.place, note=f"cannot open {folder.name}: {error}")
             return
         self._follower.close()
-        self._follower = other
+        self._follower, self._problems_told = other, 0
         self.look()
 
 
@@ -243,8 +272,13 @@ _SEQUENCES = {
 }
 
 
-def parse_keys(data: bytes) -> list[str]:
-    """The names of the keys behind the bytes that a terminal sends; sequences of keys without a name are skipped."""
+def parse_keys(data: bytes, text: bool = False) -> list[str]:
+    """The names of the keys behind the bytes that a terminal sends; sequences of keys without a name are skipped.
+
+    With `text`, for a line that is typed, every printable character is a key of its own.
+    """
+    if text:
+        return _parse_text(data)
     keys: list[str] = []
     while data:
         for sequence, name in sorted(_SEQUENCES.items(), key=lambda item: -len(item[0])):
@@ -262,16 +296,22 @@ def parse_keys(data: bytes) -> list[str]:
     return keys
 
 
+def _parse_text(data: bytes) -> list[str]:
+    named = {"\r": "enter", "\n": "enter", "\x7f": "backspace", "\b": "backspace", "\x03": "ctrl-c", "\x1b": "esc"}
+    typed = re.sub(r"\x1b[\[O][0-9;]*[ -~]", "", data.decode("utf-8", "ignore"))  # arrows and kin move nothing here
+    return [named.get(character, character) for character in typed if character in named or character.isprintable()]
+
+
 class _TerminalKeyboard:
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
 
-    def read(self, timeout: float) -> list[str]:
+    def read(self, timeout: float, text: bool = False) -> list[str]:
         ready, _, _ = select.select([self._descriptor], [], [], timeout)
         if not ready:
             return []
-        data = os.read(self._descriptor, 64)
-        return parse_keys(data) if data else ["q"]  # nothing to read from a ready terminal: it is gone
+        data = os.read(self._descriptor, 256)
+        return parse_keys(data, text) if data else ["ctrl-c"]  # nothing to read from a ready terminal: it is gone
 
 
 @contextlib.contextmanager
@@ -293,7 +333,7 @@ def _cbreak_keyboard() -> Iterator[Keyboard]:
 
 
 class _NoKeyboard:
-    def read(self, timeout: float) -> list[str]:
+    def read(self, timeout: float, text: bool = False) -> list[str]:
         time.sleep(timeout)
         return []
 

@@ -33,7 +33,10 @@ from nndoctor.reports.panel import (
 from nndoctor.reports.text_safety import clean, safe, to_ascii
 
 Page: TypeAlias = Literal["overview", "findings", "layers", "explain", "runs"]
-Action: TypeAlias = Literal["quit", "report", "open", "none"]
+Action: TypeAlias = Literal["quit", "report", "open", "acknowledge", "none"]
+
+LONGEST_REASON = 200
+SHORTEST_REASON = 3
 
 LAYER_COLUMNS = (
     ("grad.norm", "gradient"),
@@ -70,22 +73,32 @@ class Scene:
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where the reader is: the page, the selected finding and run, how far it is scrolled, and a note to read."""
+    """Where the reader is: the page, the selected finding and run, how far it is scrolled, and a note to read.
+
+    `reason` is what has been typed so far of why a finding is fine; None: nobody is asked.
+    """
 
     page: Page = "overview"
     finding: int = 0
     run: int = 0
     scroll: int = 0
     note: str = ""
+    reason: str | None = None
 
 
 def press(place: Place, key: str, *, findings: int, runs: int) -> tuple[Place, Action]:
     """Where a key leads, and what else it asks for. `findings` and `runs` say how many there are to select from."""
     place = replace(place, note="")
-    if key in ("q", "ctrl-c"):
+    if key == "ctrl-c" or (key == "q" and place.reason is None):
         return place, "quit"
+    if place.reason is not None:
+        return _typed(place, place.reason, key)
     if key == "r":
         return place, "report"
+    if key == "a":
+        if not findings:
+            return replace(place, note="nothing has been found, so there is nothing to acknowledge"), "none"
+        return replace(place, page="findings", reason=""), "none"
     if key == "esc":
         return Place(finding=place.finding), "none"
     if key in PAGE_KEYS:
@@ -101,6 +114,19 @@ def press(place: Place, key: str, *, findings: int, runs: int) -> tuple[Place, A
     if place.page == "runs":
         return replace(place, run=_within(place.run + step, runs)), "none"
     return replace(place, scroll=max(0, place.scroll + step)), "none"
+
+
+def _typed(place: Place, reason: str, key: str) -> tuple[Place, Action]:
+    """One more key of the reason why a finding is fine."""
+    if key == "esc":
+        return replace(place, reason=None), "none"
+    if key == "backspace":
+        return replace(place, reason=reason[:-1]), "none"
+    if key == "enter":
+        if len(reason.strip()) < SHORTEST_REASON:
+            return replace(place, reason=None, note="not acknowledged: it takes a reason, for those who read the report later"), "none"
+        return place, "acknowledge"
+    return replace(place, reason=(reason + key)[:LONGEST_REASON] if len(key) == 1 else reason), "none"
 
 
 def _within(index: int, count: int) -> int:
@@ -322,11 +348,27 @@ class _Page:
             lines.append(text)
         return lines
 
+    def question(self, reason: str) -> Text:
+        """Where the reason is typed; of a long one its end is seen."""
+        finding = self.scene.findings[_within(self.place.finding, len(self.scene.findings))]
+        hint = "  (enter acknowledges, esc does not)" if self.width >= 100 else ""
+        ask = f" why is {self.safe(finding.rule, self.width // 3)} fine? " if self.width >= NARROW else " why? "
+        room = max(4, self.width - cell_len(ask) - len(hint) - 2)
+        typed = safe(reason, ascii=self.ascii)
+        while cell_len(typed) > room:
+            typed = typed[1:]
+        line = Text(ask, style="bold cyan", no_wrap=True).append(typed, style="bold").append("_", style="bold blink")
+        return line.append(hint, style="dim")
+
     def keys(self) -> Text:
         """The last row: what a key does, or the note of the last action."""
+        if self.place.reason is not None:
+            return self.question(self.place.reason)
         if self.place.note:
             return Text(f" {self.safe(self.place.note, self.width - 2)}", style="bold cyan", no_wrap=True)
-        names = {"f": "findings", "l": "layers", "e": "explain", "u": "runs", "r": "write report", "q": "quit"}
+        names = {
+            "f": "findings", "l": "layers", "e": "explain", "a": "acknowledge", "u": "runs", "r": "write report", "q": "quit",
+        }  # fmt: skip
         line = Text(" ", no_wrap=True)
         for key, name in names.items():
             piece = f"{key} {name if self.width >= NARROW else name.split()[-1]}"

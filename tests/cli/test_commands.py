@@ -293,7 +293,7 @@ def test_demo_passes_its_options_on(nndoctor: Command, monkeypatch: pytest.Monke
     seen: list[tuple[object, ...]] = []
     monkeypatch.setattr(module, "demo", lambda *given: seen.append(given) or 0)
     assert nndoctor("demo", "dead-relu", "--steps", "5", "--ui", "off", "-o", "x.html").code == 0
-    assert seen == [("dead-relu", 5, "off", Path("x.html"), False)]
+    assert seen == [("dead-relu", 5, "off", Path("x.html"), False, False)]
     assert nndoctor("demo", "--ui", "fancy").code == 2
 
 

@@ -43,6 +43,23 @@ def test_no_command_that_only_answers_imports_torch(arguments: list[str], here: 
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.parametrize(
+    ("arguments", "heavy"),
+    [
+        (["ls"], ("torch", "scipy", "jinja2", "yaml", "matplotlib", "nndoctor.rules", "nndoctor.zoo")),
+        (["explain", "dead-relu"], ("torch", "scipy", "jinja2", "yaml", "matplotlib", "sqlite3", "nndoctor.record", "nndoctor.zoo")),
+        (["config", "show"], ("torch", "numpy", "scipy", "jinja2", "yaml", "sqlite3", "nndoctor.record", "nndoctor.rules")),
+        (["completion", "bash"], ("torch", "scipy", "jinja2", "yaml", "matplotlib", "nndoctor.zoo")),
+    ],
+    ids=lambda value: value[0],
+)
+def test_a_command_imports_what_it_needs_and_no_more(arguments: list[str], heavy: tuple[str, ...], here: Path) -> None:
+    code = f"import sys; from nndoctor.cli.main import main; main({arguments}); "
+    python(code)  # the first `explain` keeps the pages of the rules for the next
+    done = python(code + f"sys.exit(', '.join(name for name in {heavy} if name in sys.modules))")
+    assert (done.returncode, done.stderr) == (1, "\n"), "an empty list of heavy modules"
+
+
 def test_every_command_is_listed_and_has_help(nndoctor: Command) -> None:
     overview = nndoctor("--help").out
     for name in ("run", "demo", "watch", "ls", "diagnose", "report", "explain", "rules", "check", "config"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from io import StringIO
 from pathlib import Path
@@ -10,7 +11,9 @@ from pathlib import Path
 import pytest
 from rich.cells import cell_len
 from rich.console import Console
+from rich.text import Text
 
+from nndoctor.acknowledged import acknowledge
 from nndoctor.findings import RuleDocs
 from nndoctor.record import RecordError, list_runs
 from nndoctor.reports.follow import Follower
@@ -203,6 +206,31 @@ def test_actions() -> None:
     assert press(Place("runs"), "enter", findings=0, runs=0)[1] == "none"
 
 
+def test_a_finding_is_acknowledged_with_a_reason_that_is_typed() -> None:
+    asked = keys(Place(), "a")
+    assert (asked.page, asked.reason) == ("findings", "")
+    typed = keys(asked, *"I like qux", "backspace", "down")
+    assert typed.reason == "I like qu", "q is a letter here, and arrows are none"
+    assert press(typed, "enter", findings=3, runs=0)[1] == "acknowledge"
+    assert keys(typed, "esc").reason is None
+    refused, action = press(keys(Place(), "a", "x"), "enter", findings=3, runs=0)
+    assert (refused.reason, action) == (None, "none")
+    assert "it takes a reason" in refused.note
+    assert press(Place(), "a", findings=0, runs=0)[0].reason is None
+    assert press(typed, "ctrl-c", findings=3, runs=0)[1] == "quit"
+
+
+@pytest.mark.parametrize("width", [20, 40, 80, 200])
+def test_the_question_for_the_reason_fits_the_screen(width: int) -> None:
+    last = page(sick_scene(), Place("findings", reason="a long reason " * 20), width)[-1]
+    assert cell_len(last) <= width
+    assert "reason" in last
+
+
+def test_a_typed_line_keeps_capitals_blanks_and_signs() -> None:
+    assert parse_keys("It's Ünic\x7f\x1b[A!\r".encode(), text=True) == [*"It's Ünic", "backspace", "!", "enter"]
+
+
 @pytest.mark.parametrize(
     ("data", "names"),
     [
@@ -231,7 +259,7 @@ class Script:
     def __init__(self, *keys: str) -> None:
         self.keys = [*keys, "q"]
 
-    def read(self, timeout: float) -> list[str]:
+    def read(self, timeout: float, text: bool = False) -> list[str]:
         return [self.keys.pop(0)]
 
 
@@ -251,6 +279,57 @@ def test_the_loop_shows_pages_and_leaves_the_verdict(run: Path) -> None:
     for expected in ("The learning rate is too high", "report written:", "gradient", "20260101-mini-a3f1", "\x1b[?1049l"):
         assert expected in text
     assert "4 findings, 2 root causes" in text.rpartition("\x1b[?1049l")[2]
+
+
+def test_the_acknowledged_finding_is_told_to_the_callback_and_shown(tmp_path: Path) -> None:
+    sick_run(tmp_path / "run")
+    told: list[tuple[str, str]] = []
+
+    def accept(folder: Path, rule: str, reason: str) -> None:
+        told.append((rule, reason))
+        acknowledge(folder, [rule], reason)
+
+    viewer = Viewer(tmp_path / "run", Callbacks(acknowledge=accept))
+    for key in ("a", *"on purpose", "enter"):
+        assert viewer.press(key)
+    assert told == [("learning-rate-too-high", "on purpose")]
+    assert "acknowledged: learning-rate-too-high" in viewer.lines(80, 24)[-1].plain
+    assert any("silenced" in line.plain and "on purpose" in line.plain for line in page_of(viewer, "learning-rate-too-high"))
+    viewer.close()
+
+
+def page_of(viewer: Viewer, rule: str) -> list[Text]:
+    """The page of findings with `rule` selected."""
+    position = [finding.rule for finding in viewer.scene.findings].index(rule)
+    return render(viewer.scene, Place("findings", finding=position), 80, 40)
+
+
+def test_a_run_that_is_removed_leaves_its_last_picture_and_a_note(tmp_path: Path) -> None:
+    sick_run(tmp_path / "run")
+    viewer = Viewer(tmp_path / "run", Callbacks())
+    shutil.rmtree(tmp_path / "run")
+    viewer.look()
+    lines = [line.plain for line in viewer.lines(120, 24)]
+    assert "is gone; this is what was read of it" in lines[-1]
+    assert any("learning rate too high" in line for line in lines)
+    viewer.close()
+
+
+def test_damage_in_a_record_is_told_and_the_rest_is_shown(tmp_path: Path) -> None:
+    sick_run(tmp_path / "run")
+    path = tmp_path / "run" / "record.sqlite"
+    data = path.read_bytes()
+    needle = frame(150).values["loss"].tobytes()
+    at = data.rfind(needle)
+    assert at > 0
+    path.write_bytes(data[:at] + b"\x07" + data[at + 1 :])
+    viewer = Viewer(tmp_path / "run", Callbacks())
+    while viewer.scene.behind:
+        viewer.look()
+    lines = [line.plain for line in viewer.lines(120, 24)]
+    assert "damaged:" in lines[-1]
+    assert any("learning rate too high" in line for line in lines)
+    viewer.close()
 
 
 def test_a_callback_that_fails_is_told_and_ends_nothing(run: Path) -> None:

@@ -61,7 +61,7 @@ class Stage:
     folder: Path
 
     def wait(self, cell: str, event: str) -> None:
-        deadline = time.monotonic() + 3 * PATIENCE
+        deadline = time.monotonic() + PATIENCE
         while not (self.folder / f"{cell}.{event}").exists():
             assert time.monotonic() < deadline, f"{cell}: not {event}; the screen is\n{self.terminal.screen()}"
             time.sleep(0.02)
