@@ -40,7 +40,7 @@ from nndoctor.discovery import (
 )
 from nndoctor.findings import Diagnosis, Finding, ProbeFailure, Severity, StopTraining
 from nndoctor.frames import RAW_LOSSES, Payload, Stretch, pack
-from nndoctor.interpose import PROCESS
+from nndoctor.interpose import PROCESS, outside_of_compiled_code
 from nndoctor.loop_state import LoaderState, Rates, Speed, settings
 from nndoctor.packaged import full_catalogue
 from nndoctor.places import Places
@@ -462,10 +462,10 @@ class Doctor:
         self._begin_window()
 
     def _hook_optimizer(self, optimizer: torch.optim.Optimizer) -> None:
-        self._handles.append(optimizer.register_step_pre_hook(self._before_step))
-        self._handles.append(optimizer.register_step_post_hook(self._after_step))
+        self._handles.append(optimizer.register_step_pre_hook(outside_of_compiled_code(self._before_step)))
+        self._handles.append(optimizer.register_step_post_hook(outside_of_compiled_code(self._after_step)))
         if self._responses.touches_training:
-            self._handles.append(optimizer.register_step_post_hook(self._respond))
+            self._handles.append(optimizer.register_step_post_hook(outside_of_compiled_code(self._respond)))
 
     def _detach(self) -> None:
         PROCESS.remove(self)
@@ -934,11 +934,16 @@ class Doctor:
         self._compiled = True
         self._board.leave_layers()
 
+    @property
+    def _passes_can_be_timed(self) -> bool:
+        """Whether a hook on the models runs outside of compiled code: on the wrapper that torch.compile returns it does."""
+        return all(hasattr(root, "_orig_mod") for root in self._index.roots.values())
+
     def _watch_forward(self, wanted: bool) -> None:
         """Have hooks on the whole models' forward passes on measured steps and wherever an evaluation may begin."""
         if self._compiled:
             # On the wrapper that torch.compile returns a hook runs outside of the compiled code, inside not.
-            wanted = wanted and all(hasattr(root, "_orig_mod") for root in self._index.roots.values())
+            wanted = wanted and self._passes_can_be_timed
         if wanted == bool(self._forward_handles):
             return
         if wanted:
@@ -1146,6 +1151,8 @@ class Doctor:
             unseen.extend(self._times.notes())
         if self._compiled:
             unseen.append("torch.compile is in use: activations and times of layers are not measured")
+            if not self._passes_can_be_timed:
+                unseen.append("the model was wrapped before it was compiled: times of whole passes are not measured")
         if PROCESS.missing:
             unseen.append(f"this torch lacks {', '.join(PROCESS.missing)}: what they tell was not measured")
         self.facts["unseen"] = unseen

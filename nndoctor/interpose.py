@@ -358,6 +358,19 @@ def watch_groups(optimizer: torch.optim.Optimizer, begins: Callable[[int], None]
     return lambda: vars(optimizer).pop("_init_group", None) and None
 
 
+def outside_of_compiled_code(hook: Callable[[Any, Any, Any], Any]) -> Callable[[Any, Any, Any], Any]:
+    """The same hook for an optimizer whose ``step`` may be compiled: torch.compile then calls it without looking into it.
+
+    Traced, a hook of ours would be taken apart into dozens of graphs, each with guards on the doctor's own state.
+    """
+    uncompiled = torch.compiler.disable(hook)  # type: ignore[no-untyped-call]
+
+    def called(optimizer: Any, args: Any, kwargs: Any) -> Any:
+        return uncompiled(optimizer, args, kwargs) if torch.compiler.is_compiling() else hook(optimizer, args, kwargs)
+
+    return called
+
+
 def hooks_beside(handle: Any) -> int:
     """How many other hooks stand where the hook of `handle` is registered; 1 where this torch does not tell."""
     reference = getattr(handle, "hooks_dict_ref", None)

@@ -49,3 +49,16 @@ def test_a_sketch_that_finds_nothing_errs_by_everything(script: Callable[[str], 
     assert accuracy.differences(accuracy.RELATIVE, nan, one, one) == [1.0]
     assert accuracy.differences(accuracy.RELATIVE, one, nan, one) == []
     assert accuracy.differences(accuracy.IN_DEVIATIONS, 0 * one, one, 4 * one) == [0.5]
+
+
+# -- compiled code
+
+
+@pytest.mark.parametrize("title", ["dynamic, batches of several sizes", "checkpointing inside, reentrant"])
+def test_compiled_code_gets_no_break_and_no_graph_more(script: Callable[[str], Any], title: str) -> None:
+    matrix = script("compile_matrix")
+    (case,) = (case for case in matrix.CASES if case.title == title)
+    outcome = matrix.examine(case)
+    assert (outcome.breaks, outcome.graphs, outcome.same_losses, outcome.failures) == (0, 0, True, [])
+    assert outcome.missing == ("activations", "layer times")
+    assert outcome.listed

@@ -13,6 +13,7 @@ from torch import nn
 
 import nndoctor
 from nndoctor.doctor import attached_doctors
+from nndoctor.record import RecordReader
 
 X = torch.linspace(-1, 1, 32 * 8).reshape(32, 8)
 Y = torch.arange(32) % 3
@@ -80,3 +81,41 @@ def test_a_model_compiled_as_one_graph_stays_one_graph(order: Order, tmp_path: P
     assert any("torch.compile" in sentence for sentence in doctor.facts["unseen"])
     torch._dynamo.reset()
     assert losses == train(None, tmp_path)[0]
+
+
+def train_with_compiled_step(folder: Path | None) -> tuple[list[float], nndoctor.Doctor | None, int]:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 3))
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
+    doctor = None if folder is None else nndoctor.wrap(model, optimizer, run_dir=folder, ui="off", strict=True, cadence=4)
+    step = torch.compile(optimizer.step, backend="aot_eager")
+    losses = []
+    for _ in range(30):
+        optimizer.zero_grad()
+        loss = nn.functional.cross_entropy(model(X), Y)
+        loss.backward()
+        step()
+        losses.append(float(loss.detach()))
+    return losses, doctor, torch._dynamo.utils.counters["stats"]["unique_graphs"]
+
+
+def test_a_compiled_optimizer_step_is_one_graph_and_its_updates_are_measured(tmp_path: Path) -> None:
+    losses, doctor, graphs = train_with_compiled_step(tmp_path / "run")
+    assert doctor is not None
+    assert graphs == 1
+    doctor.close()
+    assert doctor.step == 30
+    with RecordReader(tmp_path / "run") as reader:
+        late = {name for frame in reader.frames() if frame.step > 15 for name in frame.values}
+    assert {"update.ratio", "grad.norm", "param.adam.m_norm"} <= late
+    torch._dynamo.reset()
+    assert losses == train_with_compiled_step(None)[0]
+
+
+def test_what_was_wrapped_before_it_was_compiled_says_that_passes_are_not_timed(tmp_path: Path) -> None:
+    _, first = train(wrapped_first, tmp_path / "first")
+    torch._dynamo.reset()
+    _, second = train(compiled_first, tmp_path / "second")
+    assert first is not None
+    assert second is not None
+    assert [any("times of whole passes" in sentence for sentence in d.facts["unseen"]) for d in (first, second)] == [True, False]
