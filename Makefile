@@ -7,7 +7,7 @@ VENV   ?= .venv
 PIP    := $(VENV)/bin/python -m pip --disable-pip-version-check --no-input -qq
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint types bench clinic experiments pictures clean
+.PHONY: help setup demo test lint types docs bench clinic experiments pictures clean
 
 help:  ## list the chores
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 18
@@ -26,6 +26,9 @@ lint: $(VENV)/.ready-dev  ## ruff over everything
 types: $(VENV)/.ready-dev  ## mypy, strict, over the package
 	@$(VENV)/bin/mypy
 
+docs: $(VENV)/.ready-docs  ## build the documentation into site/, one page per diagnosis, signal and command; a broken link fails
+	@NO_MKDOCS_2_WARNING=1 $(VENV)/bin/python -m mkdocs build --quiet $(ARGS)
+
 bench: $(VENV)/.ready-dev  ## measure the overhead, write docs/performance.md (about 20 minutes)
 	@$(VENV)/bin/python benchmarks/overhead.py --write $(ARGS)
 
@@ -41,7 +44,7 @@ pictures: $(VENV)/.ready-dev  ## redraw the README's pictures from a real run (n
 	@$(VENV)/bin/python scripts/make_pictures.py
 
 clean:  ## remove the environment, caches and build output; recorded runs stay
-	@rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis nndoctor.egg-info
+	@rm -rf $(VENV) build dist site .mypy_cache .ruff_cache .pytest_cache .hypothesis nndoctor.egg-info
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # Each stamp is redone when what it was made from has changed.
@@ -64,3 +67,7 @@ $(VENV)/.ready-dev: pyproject.toml constraints.txt | $(VENV)/bin/python
 	@echo "Setting up $(VENV) for development with $$($(VENV)/bin/python --version) (once; a minute or more, PyTorch is large)"
 	@$(PIP) install -c constraints.txt -e '.[dev]'
 	@touch $@ $(VENV)/.ready
+
+$(VENV)/.ready-docs: pyproject.toml constraints.txt | $(VENV)/.ready-dev
+	@$(PIP) install -c constraints.txt -e '.[docs]'
+	@touch $@

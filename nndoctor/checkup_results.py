@@ -27,6 +27,10 @@ class Examination:
         targets: module or parameter names.
         fix: what to change, with computed values; None where there is nothing to change.
         seconds: how long it took.
+
+    Examples:
+        >>> Examination("it runs", "passed", message="forward and backward in 26 ms").diagnosis is None
+        True
     """
 
     name: str
@@ -41,12 +45,20 @@ class Examination:
 
 @dataclass(frozen=True, slots=True)
 class Checkup:
-    """Everything that :func:`nndoctor.checkup` found out.
+    """Everything that ``nndoctor.checkup`` found out.
 
     Args:
         examinations: in the order in which they were made.
         seconds: how long all of it took.
         facts: what was examined: model, parameters, batch, loss, optimizer, device.
+
+    Examples:
+        >>> masks = Examination("no position sees later ones", "failed", diagnosis="attention-mask-leak", message="depends on 23 later ones")
+        >>> checkup = Checkup((Examination("it runs", "passed"), masks), seconds=6.5)
+        >>> checkup.passed, checkup.exit_code, checkup.diagnoses
+        (False, 1, ('attention-mask-leak',))
+        >>> checkup["it runs"].verdict
+        'passed'
     """
 
     examinations: tuple[Examination, ...] = ()
@@ -60,10 +72,12 @@ class Checkup:
 
     @property
     def failures(self) -> tuple[Examination, ...]:
+        """What failed, in the order in which it was examined."""
         return tuple(e for e in self.examinations if e.verdict == "failed")
 
     @property
     def warnings(self) -> tuple[Examination, ...]:
+        """What is likely wrong, or near a limit, in the order in which it was examined."""
         return tuple(e for e in self.examinations if e.verdict == "warning")
 
     @property
@@ -83,7 +97,11 @@ class Checkup:
         return _verdict(self)
 
     def __getitem__(self, name: str) -> Examination:
-        """The examination called `name`, the worst where it said several things. Raises KeyError."""
+        """The examination called `name`, the worst where it said several things.
+
+        Raises:
+            KeyError: none is called so; those there are are listed.
+        """
         order = ("failed", "warning", "passed", "not examined")
         found = sorted((e for e in self.examinations if e.name == name), key=lambda e: order.index(e.verdict))
         if not found:
@@ -91,6 +109,7 @@ class Checkup:
         return found[0]
 
     def to_dict(self) -> dict[str, Any]:
+        """Everything as plain values; ``nndoctor run --checkup-json FILE`` writes it."""
         return {
             "verdict": self.verdict,
             "passed": self.passed,

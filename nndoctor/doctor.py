@@ -133,7 +133,7 @@ def wrap(
         on_finding: called with each finding when it begins, in the doctor's own thread: it may send or write, but must
             leave the model alone.
         on_stop: called at the end of a step with the finding whose rule says ``action: stop``; without it,
-            :class:`nndoctor.StopTraining` is raised there.
+            ``nndoctor.StopTraining`` is raised there.
         checkpoint_at: severity from which a finding, when it begins, has models and optimizers saved at the end of a
             step, in the run's folder under ``checkpoints``; the first three only.
         sinks: trackers that get main curves and findings; ``auto``: those in which the script has a run under way.
@@ -146,6 +146,19 @@ def wrap(
         RulesetError: a ruleset has mistakes; all of them are listed.
         ValueError: `budget` or `cadence` is out of range, `context` names a kind or `checkpoint_at` a severity that there
             is not; they are listed.
+
+    Examples:
+        >>> _ = torch.manual_seed(0)
+        >>> model, loss_fn = nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 1)), nn.MSELoss()
+        >>> optimizer = torch.optim.Adam(model.parameters())
+        >>> with wrap(model, optimizer, loss_fn, ui="off") as doctor:
+        ...     for step in range(20):
+        ...         inputs = torch.randn(32, 8)
+        ...         loss = loss_fn(model(inputs), inputs.sum(dim=1, keepdim=True).sin())
+        ...         loss.backward()
+        ...         optimizer.step()  # and nobody clears the gradients
+        >>> [finding.diagnosis for finding in doctor.diagnosis().root_causes]
+        ['missing-zero-grad']
     """
     index = ModelIndex(model)
     optimizers = optimizers_by_name(optimizer)
@@ -187,10 +200,24 @@ class _Options:
 
 
 class Doctor:
-    """Follows one training run; made by :func:`wrap`.
+    """Follows one training run; made by ``wrap``.
 
-    Use it as a context manager, or call :meth:`close` at the end; without either it closes when the
+    Use it as a context manager, or call ``close`` at the end; without either it closes when the
     interpreter ends.
+
+    Attributes:
+        run_dir: folder of the run's record.
+        facts: what the run is: model, optimizer, loss, versions, what it was taken for.
+        step: optimizer steps so far.
+        enabled: False under ``NNDOCTOR=0``; then nothing is measured, and every call does nothing.
+        closed: whether the training was let go of.
+
+    Examples:
+        >>> model = nn.Linear(2, 1)
+        >>> with wrap(model, torch.optim.SGD(model.parameters()), ui="off") as doctor:
+        ...     doctor.observe(val_loss=0.31, accuracy=0.9)
+        ...     doctor.diagnosis().worst is None
+        True
     """
 
     def __init__(
@@ -296,6 +323,9 @@ class Doctor:
         ``val_loss`` becomes the signal ``val.loss``, ``accuracy`` ``val.accuracy``, any other name
         ``observed.<name>``. A value that is no number is refused with a TypeError in strict mode and
         noted in the report otherwise.
+
+        Raises:
+            TypeError: in strict mode, for a value that is no number.
         """
         if not self.enabled or self.closed:
             return

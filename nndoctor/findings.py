@@ -23,7 +23,12 @@ Action: TypeAlias = Literal["none", "stop", "checkpoint"]
 
 
 class Severity(IntEnum):
-    """How much a finding matters; comparable, the larger the worse."""
+    """How much a finding matters; comparable, the larger the worse.
+
+    Examples:
+        >>> Severity.parse("error") > Severity.WARNING
+        True
+    """
 
     INFO = 0
     WARNING = 1
@@ -32,11 +37,21 @@ class Severity(IntEnum):
 
     @property
     def label(self) -> str:
+        """The name as rules and commands write it.
+
+        Examples:
+            >>> Severity.CRITICAL.label
+            'critical'
+        """
         return self.name.lower()
 
     @staticmethod
     def parse(text: str) -> Severity:
-        """The severity called `text`. Raises ValueError that lists the four names."""
+        """The severity called `text`, in small or large letters.
+
+        Raises:
+            ValueError: there is none; the four names are listed.
+        """
         try:
             return Severity[text.upper()]
         except KeyError:
@@ -55,6 +70,10 @@ class Evidence:
         comparison: ``>``, ``<``, ... between value and threshold.
         unit: unit of value and threshold.
         steps, values: the series around the first firing step, at most 200 steps to each side.
+
+    Examples:
+        >>> Evidence("update.ratio", "head", 0.31, threshold=0.15, comparison=">").target
+        'head'
     """
 
     signal: str
@@ -74,8 +93,15 @@ class Fix:
     Args:
         title: the change as a sentence.
         set: computed values to set (``{"lr": 2e-4}``).
+        confidence, safety: how sure it is to help; whether it is ``safe``, ``unsafe`` on its own, or to be done by hand.
         call: the call that is missing or to be moved (``optimizer.zero_grad()``).
         place: where the call belongs (``before loss.backward() in train.py, line 42``).
+
+    Examples:
+        >>> describe_fix(Fix("Lower the learning rate", set={"lr": 2e-4}))
+        'set lr=2e-4'
+        >>> describe_fix(Fix("Clear the gradients", call="optimizer.zero_grad()", place="before backward"))
+        'call optimizer.zero_grad() before backward'
     """
 
     title: str
@@ -108,6 +134,11 @@ class Finding:
         not_ruled_out: those that could not be examined.
         incident: the batch it came from, where a batch did it: ``step``, ``epoch``, ``batch``, ``size``, ``indices``
             of its samples in the data set and of the culprits among them (``samples``), ``loss``; empty otherwise.
+
+    Examples:
+        >>> finding = Finding("dead-relu", "dead-relu", Severity.ERROR, "high", ("relu2",), 140, 400)
+        >>> Finding.from_dict(finding.to_dict()) == finding
+        True
     """
 
     rule: str
@@ -130,12 +161,19 @@ class Finding:
     incident: Mapping[str, Any] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
+        """Everything as plain values, the severity by its name; ``nndoctor diagnose --json`` shows it."""
         data = asdict(self)
         data["severity"] = self.severity.label
         return data
 
     @staticmethod
     def from_dict(data: Mapping[str, Any]) -> Finding:
+        """The finding that :meth:`to_dict` was made from; fields that are not there have their defaults.
+
+        Raises:
+            KeyError: a field without a default is missing.
+            ValueError: the severity is none of the four.
+        """
         plain = dict(data)
         plain["severity"] = Severity.parse(data["severity"])
         for name in ("targets", "against", "ruled_out", "not_ruled_out"):
@@ -153,6 +191,13 @@ class StopTraining(Exception):
 
     Attributes:
         finding: what the rule says, with its remedies.
+
+    Examples:
+        >>> finding = Finding("nan-or-inf", "nan-or-inf", Severity.CRITICAL, "high", (), 412, 412, message="the loss is NaN")
+        >>> raise StopTraining(finding)
+        Traceback (most recent call last):
+            ...
+        nndoctor.findings.StopTraining: nan-or-inf: the loss is NaN
     """
 
     def __init__(self, finding: Finding) -> None:
@@ -195,6 +240,16 @@ class Diagnosis:
         rules: how many rules were loaded.
         layers: how many layers the run has.
         facts: what the run was (model, optimizer, loss, versions, what it was taken to be).
+
+    Examples:
+        >>> fix = Fix("Lower the learning rate", set={"lr": 1e-3}, confidence="high")
+        >>> cause = Finding("learning-rate-too-high", "learning-rate-too-high", Severity.CRITICAL, "high", (), 5, 90, fixes=(fix,))
+        >>> symptom = Finding("dead-relu", "dead-relu", Severity.ERROR, "high", ("relu2",), 60, 90, explained_by=cause.rule)
+        >>> diagnosis = Diagnosis((cause, symptom), steps=90)
+        >>> [finding.rule for finding in diagnosis.root_causes]
+        ['learning-rate-too-high']
+        >>> diagnosis.verdict
+        '2 findings, 1 root cause: learning-rate-too-high -> set lr=0.001 (nndoctor explain learning-rate-too-high)'
     """
 
     findings: tuple[Finding, ...] = ()
@@ -225,6 +280,7 @@ class Diagnosis:
         return verdict(self)
 
     def to_dict(self) -> dict[str, Any]:
+        """Everything as plain values; ``nndoctor diagnose --json`` shows it."""
         return {
             "verdict": self.verdict,
             "steps": self.steps,

@@ -25,6 +25,10 @@ class Located:
             where all of these are finite, whose parameters' gradients are not.
         backward_after: the module whose output had the last finite gradient before; the operation lies between the two.
         samples: rows of the batch that are not finite by themselves; empty where none or all of them are.
+
+    Examples:
+        >>> print(Located(0.72, False, (), None, "embed", "distance", (7,)))
+        the loss is 0.72; first gradient that is not finite: embed, after distance; rows of the batch that do it: 7
     """
 
     loss: float
@@ -71,6 +75,16 @@ def locate_nonfinite(model: nn.Module, loss_fn: Callable[..., Tensor], batch: Se
 
     Raises:
         ValueError: `batch` is not a pair.
+
+    Examples:
+        >>> class Length(nn.Module):
+        ...     def forward(self, rows):
+        ...         return rows.pow(2).sum(dim=1).sqrt()
+        >>> model = nn.Sequential(nn.Linear(2, 3, bias=False), Length())
+        >>> inputs = torch.tensor([[1.0, 2.0], [0.0, 0.0], [3.0, 1.0]])  # the length of the second row is 0
+        >>> found = locate_nonfinite(model, nn.MSELoss(), (inputs, torch.ones(3)))
+        >>> found.finite, found.backward, found.samples
+        (False, '0', (1,))
     """
     if len(batch) != 2:
         raise ValueError(f"expected batch as (inputs, targets), got {len(batch)} parts")

@@ -23,7 +23,21 @@ OBSERVED_PREFIX = "observed."
 
 @dataclass(frozen=True, slots=True)
 class Signal:
-    """One thing that can be measured: its name, what it runs over, its unit and its formula."""
+    """One thing that can be measured.
+
+    Args:
+        name: as rules write it, ``thing.statistic``.
+        per: what it has a value for: ``run``, ``layer``, ``param``, ``group`` or ``rank``.
+        unit: of its values; ``1`` for a plain number.
+        help: what it is, in a sentence, with its formula.
+        reference: where that comes from.
+
+    Examples:
+        >>> CATALOGUE["update.ratio"].per
+        'layer'
+        >>> Signal("snake.frequency", "layer", "1/s", "Smallest frequency of the layer.").name
+        'snake.frequency'
+    """
 
     name: str
     per: Axis
@@ -91,6 +105,11 @@ class Frame:
         values: signal name to float32 array over the signal's targets, shape (1,) for a run signal.
             Only what was measured is in it; NaN inside an array means that this one target was not
             measured. A measured NaN is told by the ``*.nonfinite`` signals, never by a NaN here.
+
+    Examples:
+        >>> frame = Frame(12, 1767225600.0, values={"loss": np.array([0.31], dtype=np.float32)})
+        >>> "grad.norm" in frame.values  # not measured in this step, which is not the same as 0
+        False
     """
 
     step: int

@@ -94,6 +94,13 @@ def checkup(
 
     Raises:
         TypeError: `model` is no module, `optimizer` none of torch's, or there is no tensor in `batch`.
+
+    Examples:
+        >>> _ = torch.manual_seed(0)
+        >>> model = nn.Sequential(nn.Linear(8, 4), nn.Softmax(dim=1))
+        >>> batch = torch.randn(16, 8), torch.randint(4, (16,))
+        >>> checkup(model, nn.CrossEntropyLoss(), batch, seconds=2).diagnoses[0]  # the loss takes a softmax as well
+        'double-softmax'
     """
     if not isinstance(model, nn.Module):
         raise TypeError(f"expected a torch.nn.Module, got {type(model).__name__}; the call is checkup(model, loss_fn, batch)")
