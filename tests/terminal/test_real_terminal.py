@@ -114,6 +114,47 @@ def test_a_killed_program_leaves_its_rows_and_reset_gives_them_back(terminal: Tm
     assert "── nndoctor" not in terminal.screen()
 
 
+def test_a_terminal_of_fewer_than_sixteen_rows_keeps_them_all(terminal: Tmux) -> None:
+    terminal.resize(80, 15)
+    terminal.run(sys.executable, FOLDER / "noisy_program.py", "auto", "0", "40")
+    terminal.wait_for("program done after 40 rounds")
+    assert terminal.region() == (0, 14)
+    lines = terminal.everything()
+    assert not any("── nndoctor" in line for line in lines)
+    assert len([line for line in lines if line.startswith("nndoctor event=finding")]) == 3
+    kinds = ("through tqdm.write", "printed", "logged", "written to the descriptor", "put by libc")
+    for step in range(40):
+        assert [line.rstrip().removeprefix("INFO ") for line in lines if f"[{step:04d}]" in line] == [f"[{step:04d}] {kinds[step % 5]} end"]
+
+
+CTRL_C = """
+import time, torch, nndoctor
+model = torch.nn.Linear(4, 1)
+optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+for step in range(100000):
+    optimizer.zero_grad()
+    torch.nn.functional.mse_loss(model(torch.randn(8, 4)), torch.randn(8, 1)).backward()
+    optimizer.step()
+    time.sleep(0.01)
+"""
+
+
+def test_ctrl_c_ends_nndoctor_run_with_the_verdict_and_130(terminal: Tmux, tmp_path: Path) -> None:
+    (tmp_path / "train.py").write_text(CTRL_C)
+    terminal.run("cd", tmp_path)
+    terminal.run(sys.executable, "-m", "nndoctor.cli.main", "run", "train.py")
+    terminal.wait(lambda: "── nndoctor · train · step" in terminal.screen(), "the panel")
+    terminal.key("C-c")
+    terminal.wait_for("nndoctor: interrupted")
+    terminal.wait(lambda: terminal.region() == (0, 23), "the whole screen")
+    terminal.wait_for("nndoctor: run recorded in .nndoctor/runs/")
+    terminal.wait_for("steps (")  # the verdict
+    terminal.type("echo status $?")
+    terminal.key("Enter")
+    terminal.wait_for("status 130")
+    assert sum("── nndoctor" in line for line in terminal.everything()) == 1
+
+
 def test_watch_fills_the_screen_follows_its_size_and_leaves_the_verdict(terminal: Tmux, tmp_path: Path) -> None:
     run = tmp_path / "run"
     code = f"from tests.reports.record_cases import sick_run; from pathlib import Path; sick_run(Path({str(run)!r}))"
