@@ -47,6 +47,15 @@ LAYER_COLUMNS = (
     ("act.saturated_fraction", "saturated"),
 )
 
+KEY_NAMES: Sequence[Mapping[str, str]] = (
+    {"f": "findings", "l": "layers", "e": "explain", "a": "acknowledge", "u": "runs", "o": "overview", "r": "write report", "q": "quit"},
+    {"f": "findings", "l": "layers", "e": "explain", "a": "acknowledge", "u": "runs", "r": "report", "q": "quit"},
+    {"f": "findings", "l": "layers", "a": "accept", "u": "runs", "q": "quit"},
+    {"f": "found", "l": "layers", "u": "runs", "q": "quit"},
+    {"f": "", "l": "", "u": "", "q": "quit"},
+)
+"""What the last row says, the longest first: the first that fits is shown, and how to leave is always among it."""
+
 PAGE_KEYS: Mapping[str, Page] = {"f": "findings", "l": "layers", "e": "explain", "u": "runs", "o": "overview"}
 
 
@@ -229,7 +238,8 @@ class _Page:
             text = Text(f"{mark}{indent}", style=style, no_wrap=True).append_text(sign)
             width = self.width - text.cell_len - 28
             text.append(f" {self.safe(line.title, width):<{max(1, min(40, width))}}")
-            text.append(f" {line.severity:<9}{self.period(line.since, line.until, line.state)}", style="dim")
+            weight = line.severity if line.suppressed is None else "accepted"
+            text.append(f" {weight:<9}{self.period(line.since, line.until, line.state)}", style="dim")
             lines.append(text)
         if len(listed) > room:
             lines.append(Text(f"   {first + 1} to {first + room} of {len(listed)}", style="dim"))
@@ -366,16 +376,11 @@ class _Page:
             return self.question(self.place.reason)
         if self.place.note:
             return Text(f" {self.safe(self.place.note, self.width - 2)}", style="bold cyan", no_wrap=True)
-        names = {
-            "f": "findings", "l": "layers", "e": "explain", "a": "acknowledge", "u": "runs", "r": "write report", "q": "quit",
-        }  # fmt: skip
         line = Text(" ", no_wrap=True)
-        for key, name in names.items():
-            piece = f"{key} {name if self.width >= NARROW else name.split()[-1]}"
-            if line.cell_len + len(piece) + 2 > self.width:
-                break
+        fitting = (names for names in KEY_NAMES if sum(len(name) + 4 for name in names.values()) - 1 <= self.width)
+        for key, name in next(fitting, KEY_NAMES[-1]).items():
             here = PAGE_KEYS.get(key) == self.place.page
-            line.append(key, style="bold reverse").append(piece[1:], style="bold" if here else "dim").append("  ")
+            line.append(key, style="bold reverse").append(f" {name}".rstrip(), style="bold" if here else "dim").append("  ")
         if self.scene.behind and line.cell_len + 12 < self.width:
             line.append("reading...", style="yellow")
         return line

@@ -227,6 +227,20 @@ def test_the_question_for_the_reason_fits_the_screen(width: int) -> None:
     assert "reason" in last
 
 
+@pytest.mark.parametrize("width", [20, 30, 40, 60, 80, 100, 200])
+@pytest.mark.parametrize("name", ["overview", "findings", "runs"])
+def test_the_way_out_is_shown_however_narrow_the_terminal(width: int, name: str) -> None:
+    keys_row = page(sick_scene(), Place(name), width)[-1]  # type: ignore[arg-type]
+    assert keys_row.endswith("q quit")
+    assert keys_row.startswith(" f")
+
+
+def test_an_accepted_finding_is_told_from_one_that_counts() -> None:
+    listed = page(sick_scene(), Place("findings"))[2:4]
+    assert "error" in listed[0]
+    assert "accepted" in listed[1]
+
+
 def test_a_typed_line_keeps_capitals_blanks_and_signs() -> None:
     assert parse_keys("It's Ünic\x7f\x1b[A!\r".encode(), text=True) == [*"It's Ünic", "backspace", "!", "enter"]
 

@@ -52,7 +52,7 @@ def test_a_run_is_followed_from_its_first_step_to_the_loss_of_its_folder(termina
     record = writer(run, planned_steps=1000, rules_loaded=58)
     terminal.run(sys.executable, "-m", "nndoctor.cli.main", "watch", run)
     terminal.wait_for("Nothing has been measured yet")
-    terminal.wait(lambda: terminal.screen().split("\n")[29].startswith(" f findings  l layers  e explain  a acknowledge  u runs"), "the keys")
+    terminal.wait(lambda: terminal.screen().split("\n")[29].startswith(" f findings  l layers  e explain  a acknowledge  u runs  o overview  r write report  q quit"), "the keys")
 
     train(record, range(1, 61))
     terminal.wait_for("step 60/1000")
