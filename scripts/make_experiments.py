@@ -99,6 +99,9 @@ def page(results: Mapping[str, Any]) -> str:
             seeds = len(finished(results, experiment))
             link = f"[{experiment.id}](#{experiment.id.lower()})"
             parts.append(f"| {link} | {experiment.title} | {experiment.source.partition(',')[0]} | {seeds} | {known[experiment.id]['verdict']} |")
+    missing = [experiment.id for experiment in EXPERIMENTS if experiment.id not in known]
+    if missing:
+        parts.append(f"\nThere to be run, without a result on this page: {', '.join(missing)}.")
     text = "\n".join(parts) + "\n"
     for experiment in EXPERIMENTS:
         if experiment.id in known:

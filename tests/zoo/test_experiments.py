@@ -205,6 +205,11 @@ def test_the_page_and_the_verdicts_are_what_the_recorded_figures_give() -> None:
     assert script.verdicts(RESULTS) == RESULTS["verdicts"]
 
 
+def test_at_least_twenty_four_claims_have_a_verdict_over_three_seeds() -> None:
+    decided = [each.id for each in EXPERIMENTS if each.id in RESULTS["verdicts"] and len(RESULTS["protocols"][each.protocol.name]) >= 3]
+    assert len(decided) >= 24
+
+
 @pytest.fixture
 def images() -> Images:
     return images_for("fashion-mnist-small").first(256, 250)

@@ -227,7 +227,7 @@ EXPERIMENTS = (
         SIMILARITY, judge_bottom_up,
         ("rank correlation of depth and convergence at 0.1", "first converged epoch of conv1 at 0.1", "layers converged at 0.1", "mean similarity in the last epoch at 0.1"),
         Plot("epoch", "similarity to one epoch earlier", ("0.1",), limits=(THRESHOLD,)),
-        "Similarity to one epoch earlier also rises where a layer hardly moves because little gradient reaches it.",
+        "The figure shows the order all the same: from the second epoch on similarity falls with depth. The first epoch with 0.99 does not measure it: most layers never have it in so few epochs, and deep ones have it in the first, while hardly any gradient reaches them yet.",
     ),
     Experiment(
         "E17", "Freezing what has converged does no harm",
@@ -241,7 +241,7 @@ EXPERIMENTS = (
         ),
         Plot("", "accuracy", numbers=tuple(f"accuracy, {arm}" for arm in ("none", "as published", "by similarity", "by schedule"))),
         "Why: the published code walks over the parameters of a layer and sets `requires_grad` on the layer itself, once for each. A module has no such switch; torch takes it as a new attribute, and "
-        "every parameter goes on training. The layers are also dropped from the plot of similarities, so nobody could see it. The published accuracy \"with freezing\" is that of no freezing, and could not have come out lower.",
+        "every parameter goes on training. The layers are also dropped from the plot of similarities, so nobody could see it. The published accuracy \"with freezing\" is that of no freezing, and could not have come out lower. Accuracies of the real freezing are to be read with the spread between seeds in mind.",
         seeds=(0, 1, 2, 3, 4),
     ),
     Experiment(

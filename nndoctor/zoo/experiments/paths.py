@@ -293,9 +293,10 @@ def judge_straight(runs: Sequence[Measured]) -> Judgement:
 def judge_crossings(runs: Sequence[Measured]) -> Judgement:
     """An artefact where parabola and real path meet half way by construction: with random weights there they meet as well."""
     same = max(max(run["parabola minus real path at 0.5"], run["the same with random weights half way"]) for run in runs)
+    exactly = f"to {same:.0e}" if same else "exactly"
     bent, line = mean(runs, "the parabola meets the real path at"), mean(runs, "the line meets the real path at")
     reason = (
-        f"the parabola comes down to the real path at {bent:.2f} and the line at {line:.2f}; at 0.5 parabola and real path are the same to {same:.0e}, also where the weights half way are random numbers; "
+        f"the parabola comes down to the real path at {bent:.2f} and the line at {line:.2f}; at 0.5 parabola and real path are the same {exactly}, also where the weights half way are random numbers; "
         f"away from the middle the real path is below the parabola along {mean(runs, 'real below the parabola away from the middle'):.0%} of the way and below the line along "
         f"{mean(runs, 'real below the line away from the middle'):.0%}"
     )
@@ -364,7 +365,7 @@ EXPERIMENTS = (
         PATHS, judge_recovers,
         ("accuracy with conv1 at init", "conv1 at 0.1: accuracy against the final one", "accuracy"),
         Plot("share of the way", "accuracy", ("layer accuracy",)),
-        "conv1 hardly matters here at its initial weights already: one point of accuracy is about all there is to recover.",
+        "conv1 costs few points at its initial weights already, so there is little to recover.",
         seeds=SEEDS,
     ),
     Experiment(
