@@ -45,6 +45,7 @@ MAY_IMPORT = {
     "doctor": {"nndoctor", "packaged", "worker", "reporting", "probes", "rules", "reports", "signals", "findings", "history", "record", "discovery", "interpose", "frames", "loop_state", "places", "quiet", "window", "probe_board", "budget", "responses", "sinks", "torch"},
     "attach": {"doctor", "examinations", "checkup_results", "discovery", "interpose", "probes", "torch"},
     "cli": {"cli", *PUBLIC},
+    "__main__": {"cli"},
     "integrations": {*PUBLIC, "torch"},
     "zoo": {*PUBLIC, "torch"},
 }

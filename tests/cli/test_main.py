@@ -33,6 +33,11 @@ def test_version_is_told_without_importing_anything_that_takes_time() -> None:
     assert done.stdout == f"nndoctor {package.__version__}\n[] 0\n"
 
 
+def test_python_m_nndoctor_is_the_command() -> None:
+    done = subprocess.run([sys.executable, "-m", "nndoctor", "--version"], capture_output=True, text=True, check=True)
+    assert done.stdout == f"nndoctor {package.__version__}\n"
+
+
 @pytest.mark.parametrize(
     "arguments", [["ls"], ["explain", "dead-relu"], ["rules", "list"], ["config", "show"], ["--help"]]
 )
