@@ -14,6 +14,7 @@ import os
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from nndoctor.reports.terminal import Display, choose_display
@@ -183,6 +184,10 @@ KINDS = {"tqdm": with_tqdm, "nested": with_nested_tqdm, "rich": with_rich, "ligh
 
 def main(kind: str, folder: Path, cells: list[str]) -> None:
     if kind in ("lightning", "transformers"):
+        from nndoctor.zoo.torchvision_compat import TorchvisionUnavailable, import_torchvision
+
+        with suppress(TorchvisionUnavailable):
+            import_torchvision()  # which both import, and fail where its operators were built for another torch
         __import__(kind)  # takes seconds: before the test starts to wait
     for cell in cells:
         stage = Stage(folder, cell)
