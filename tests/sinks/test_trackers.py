@@ -15,6 +15,7 @@ from torch import nn
 import nndoctor
 from nndoctor import sinks
 from nndoctor.sinks import sender
+from tests.integrations.examples import example, roots
 
 STEPS = 120
 
@@ -209,3 +210,29 @@ def test_opentelemetry_is_found_by_its_provider(tmp_path: Path, monkeypatch: pyt
     assert {"nndoctor.loss", "nndoctor.step", "nndoctor.finding"} <= set(found)
     assert any(point.attributes["rule"] == "learning-rate-too-high" and point.value == 1.0 for point in found["nndoctor.finding"].data.data_points)
     provider.shutdown()
+
+
+# --- the example script
+
+
+@pytest.mark.parametrize(
+    ("tracker", "library"),
+    [
+        ("tensorboard", "tensorboard"), ("wandb", "wandb"), ("mlflow", "mlflow"), ("trackio", "trackio"), ("aim", "aim"),
+        ("prometheus", "prometheus_client"), ("opentelemetry", "opentelemetry.sdk"),
+    ],
+)  # fmt: skip
+def test_the_example_leaves_curves_and_the_finding_in_each_tracker_offline(
+    tracker: str, library: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
+    monkeypatch.setenv("TRACKIO_DIR", str(tmp_path / "trackio"))
+    module = pytest.importorskip(library, reason=f"pip install -e .[{tracker}]")
+    if tracker == "trackio":  # reads the variable when it is first imported
+        monkeypatch.setattr(module.utils, "TRACKIO_DIR", tmp_path / "trackio")
+    found = example("trackers")([tracker, "--lr", "5", "--steps", "60", "--folder", str(tmp_path / tracker)])
+    assert roots(found) == ["learning-rate-too-high"]
+    written = b"".join(path.read_bytes() for path in sorted((tmp_path / tracker).rglob("*")) if path.is_file())
+    assert b"nndoctor" in written
+    assert b"learning-rate-too-high" in written
