@@ -191,12 +191,16 @@ class Browser:
         asked = [e["params"]["request"]["url"] for e in self.events if e.get("method") == "Network.requestWillBeSent"]
         return [address for address in asked[1:] if not address.startswith("data:")]
 
-    def picture(self, path: Path, whole: bool = True) -> None:
+    def screenshot(self, whole: bool = True) -> bytes:
+        """PNG of the whole page, or of what is in the window."""
         options: dict[str, Any] = {"captureBeyondViewport": whole}
         if whole:
             box = self.call("Page.getLayoutMetrics")["cssContentSize"]
             options["clip"] = {"x": 0, "y": 0, "width": box["width"], "height": min(box["height"], 16_000), "scale": 1}
-        path.write_bytes(base64.b64decode(self.call("Page.captureScreenshot", **options)["data"]))
+        return base64.b64decode(self.call("Page.captureScreenshot", **options)["data"])
+
+    def picture(self, path: Path, whole: bool = True) -> None:
+        path.write_bytes(self.screenshot(whole))
 
     def print(self, path: Path) -> None:
         path.write_bytes(base64.b64decode(self.call("Page.printToPDF", printBackground=True)["data"]))

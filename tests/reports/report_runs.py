@@ -204,11 +204,11 @@ def ill(steps: int = 3000, layers: int = 24, names: tuple[str, ...] = (), repeat
     )  # fmt: skip
 
 
-def recorded(steps: int, layers: int) -> RunView:
+def recorded(steps: int, layers: int, every: int = 8) -> RunView:
     """An ill run with every sample around its findings, as a report of a record has it."""
     first = int(steps * 0.7)
     frames: list[Frame] = []
-    made = history(steps, layers, sick_from=first, frames=frames)
+    made = history(steps, layers, sick_from=first, every=every, frames=frames)
     shown = view(made, findings(made, first))
     return replace(shown, windows=raw_windows(frames, shown.diagnosis, made))
 

@@ -479,3 +479,41 @@ def test_a_sample_is_not_held_beyond_its_time_in_the_heat_map() -> None:
     assert found is not None
     assert found.edges[-1] == 101
     assert found.levels[0, -1] == svg.MISSING
+
+
+def test_names_in_the_icicle_have_a_contrast_of_four_and_a_half() -> None:
+    for palette in palettes():
+        for tone in ("t-data", "t-forward", "t-backward", "t-optimizer"):
+            assert contrast(palette["on-strong"], palette[tone]) >= 4.5, tone
+        for tone in ("faint", "t-loss", "t-other"):
+            assert contrast(palette["on-pale"], palette[tone]) >= 4.5, tone
+
+
+def test_zeros_lie_on_the_bottom_of_a_log_axis_where_a_chart_says_so() -> None:
+    line = run_line(History.from_series({"grad.total_norm": [1.0, 1e-6, 0.0]}), "grad.total_norm")
+    assert line is not None
+    chart = Chart("c", "c", (line,), zeros=True)
+    assert chart.log
+    assert chart.has_zeros
+    assert not Chart("c", "c", (line,)).log
+    assert 'L1000 100"' in svg.plot(chart), "the last value"
+    assert chart.data()["lines"][0]["mean"][-1] == 0.0, "what is read out is what was measured"
+    assert chart.data()["floor"] == pytest.approx(chart.y_range[0], rel=1e-4)
+
+
+def test_facts_with_a_table_of_their_own_are_not_told_twice() -> None:
+    facts = {"places": {"backward": [{"file": "train.py", "line": 7, "code": "loss.backward()"}]}, "layer_shapes": {"fc": [[4, 8], [4, 2]]}, "not_examined": [{"rule": "r"}]}
+    made = History.from_series({"loss": [1.0, 2.0]})
+    section = next(s for s in SECTIONS if s.id == "measured").build(runs.view(made, facts=facts))
+    assert section is not None
+    assert section["facts"] == section["long_facts"] == []
+    assert section["places"] == [("backward", "train.py:7", "loss.backward()")]
+    assert section["shapes"] == [("fc", "4 x 8", "4 x 2")]
+
+
+def test_what_never_changed_in_the_data_is_told_beside_the_table() -> None:
+    made = History.from_series({"input.mean": [0.1, 0.2], "input.batch_size": [64, 64]})
+    section = next(s for s in SECTIONS if s.id == "data").build(runs.view(made))
+    assert section is not None
+    assert [row.name for row in section["rows"]] == ["input.mean"]
+    assert [(row.name, row.newest) for row in section["constant"]] == [("input.batch_size", "64")]

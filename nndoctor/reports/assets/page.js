@@ -29,4 +29,5 @@ function openForPrint() {          // what was found is printed whole
   layerDrawer(data);
   for (const box of all("[data-icicle]")) liveIcicle(box);
   root.dataset.charts = "drawn";
+  performance.mark("nndoctor-drawn");
 })().catch((error) => { console.warn("the charts stay static:", error); root.dataset.charts = "static"; });
