@@ -7,7 +7,7 @@ VENV   ?= .venv
 PIP    := $(VENV)/bin/python -m pip --disable-pip-version-check --no-input -qq
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint types docs bench clinic experiments pictures clean
+.PHONY: help setup demo test lint types docs bench gate clinic experiments pictures clean
 
 help:  ## list the chores
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 18
@@ -31,6 +31,9 @@ docs: $(VENV)/.ready-docs  ## build the documentation into site/, one page per d
 
 bench: $(VENV)/.ready-dev  ## measure the overhead, write docs/performance.md (about 20 minutes)
 	@$(VENV)/bin/python benchmarks/overhead.py --write $(ARGS)
+
+gate: $(VENV)/.ready-dev  ## compare the doctor's own cost with the committed reference (half a minute)
+	@$(VENV)/bin/python benchmarks/gate.py
 
 clinic: $(VENV)/.ready-dev  ## train every sick and healthy case over three seeds, write docs/clinic.md (about 40 minutes)
 	@$(VENV)/bin/python benchmarks/clinic.py --write $(ARGS)

@@ -9,6 +9,8 @@ reported beside the ratio: that is the figure which a neighbour cannot move.
     python benchmarks/overhead.py                      print the table
     python benchmarks/overhead.py --write              also into docs/performance.md and benchmarks/overhead.json
     python benchmarks/overhead.py --only lenet --control   bare against bare: what the noise alone would show
+    python benchmarks/overhead.py --only lstm --only mlp1000   workloads beyond those of the table
+    python benchmarks/overhead.py --only lenet --variant every-step   every step measured; layer-times: only these on every step
 """
 
 from __future__ import annotations
@@ -30,7 +32,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from workloads import Job, gpt, lenet, resnet18
+from workloads import Job, deep, gpt, gpt12, lenet, lstm, many_tensors, resnet18
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 DOCUMENT = REPOSITORY / "docs" / "performance.md"
@@ -67,13 +69,21 @@ WORKLOADS = {
     "lenet": Workload("LeNet, batch 64, Adam", lenet, 128, settled=1500),
     "resnet18": Workload("ResNet-18, 32x32, batch 32, Adam", resnet18, 32, rounds=6),
     "gpt": Workload("GPT, 4 layers, width 256, 8 x 128 tokens, AdamW", gpt, 32, rounds=4),
+    "gpt12": Workload("GPT, 12 layers, width 128, 4 x 64 tokens, AdamW", gpt12, 32),
+    "lstm": Workload("LSTM, 16 x 32 tokens, Adam", lstm, 128, settled=1500),
+    "mlp1000": Workload("MLP, 1000 layers of width 32, Adam", deep, 32),
+    "tensors": Workload("10 000 tensors of 16 elements, Adam", many_tensors, 32),
 }
+MAIN = ("lenet", "resnet18", "gpt")
+"""The rows of the table; the others are measured when they are asked for."""
+
+VARIANTS = ("default", "every-step", "layer-times")
 
 
 # ---------------------------------------------------------------------------------------------------- worker
 
 
-def work(name: str, with_doctor: bool, trace: bool) -> None:
+def work(name: str, with_doctor: bool, trace: bool, variant: str) -> None:
     """The measured process: answers each number of steps on stdin with what they cost, as one line of JSON."""
     import torch
 
@@ -87,7 +97,9 @@ def work(name: str, with_doctor: bool, trace: bool) -> None:
         tracemalloc.start()
         rules = _rules_bytes()
     # every second step is measured where memory is: what is held of the first looks only is gone after 64 of them
-    doctor = _attach(job, cadence=2 if trace else None) if with_doctor else None
+    doctor = _attach(job, cadence=2 if trace else 1 if variant == "every-step" else None) if with_doctor else None
+    if doctor is not None and variant == "layer-times":
+        _time_every_step(doctor)
     for line in sys.stdin:
         spent = _spent(doctor)
         wall, cpu = time.perf_counter(), time.process_time()
@@ -97,6 +109,7 @@ def work(name: str, with_doctor: bool, trace: bool) -> None:
         own = {tier: seconds - spent.get(tier, 0.0) for tier, seconds in _spent(doctor).items()}
         parameters = sum(p.numel() * p.element_size() for p in job.model.parameters())
         answer = {"wall": wall, "cpu": cpu, "own": own, "parameter_bytes": parameters, "resident_bytes": _resident_bytes()}
+        answer["record_bytes"] = _record_bytes(doctor)
         if trace:
             answer |= {"tensor_bytes": _tensor_bytes(), "python_bytes": tracemalloc.get_traced_memory()[0], "rules_bytes": rules}
         print(json.dumps(answer), flush=True)
@@ -109,6 +122,17 @@ def _attach(job: Job, cadence: int | None = None) -> Any:
 
     folder = tempfile.mkdtemp(prefix="nndoctor-overhead-")
     return nndoctor.wrap(job.model, job.optimizer, job.loss_fn, ui="off", run_dir=Path(folder) / "run", cadence=cadence)
+
+
+def _time_every_step(doctor: Any) -> None:
+    """Have the layer times measured on every step, whatever else the budget plans."""
+    planned = doctor._budget.tiers_at
+    doctor._budget.tiers_at = lambda step: planned(step) | {"times"}
+
+
+def _record_bytes(doctor: Any) -> int:
+    """What the record has written so far, its log included."""
+    return 0 if doctor is None else sum(path.stat().st_size for path in doctor.run_dir.iterdir() if path.is_file())
 
 
 def _rules_bytes() -> int:
@@ -167,8 +191,8 @@ def _resident_bytes() -> int:
 class Worker:
     """One measured process, driven over its stdin."""
 
-    def __init__(self, name: str, *, doctor: bool, core: int | None, trace: bool = False) -> None:
-        flags = ["--worker", name, *(["--doctor"] if doctor else []), *(["--trace"] if trace else [])]
+    def __init__(self, name: str, *, doctor: bool, core: int | None, trace: bool = False, variant: str = "default") -> None:
+        flags = ["--worker", name, "--variant", variant, *(["--doctor"] if doctor else []), *(["--trace"] if trace else [])]
         self._process = subprocess.Popen(
             [sys.executable, __file__, *flags],
             stdin=subprocess.PIPE,
@@ -239,16 +263,18 @@ class Result:
     host_kib: float | None  # arrays and Python objects that it holds for this model: samples, and books of the run
     rules_kib: float | None  # and for its rules, whatever the model
     resident_kib: float  # extra resident memory of the process, imported modules included
+    record_kb: float  # that 1000 steps add to the record
 
 
-def measure(name: str, pairs: int, core: int | None, control: bool) -> Result:
+def measure(name: str, pairs: int, core: int | None, control: bool, variant: str = "default") -> Result:
     workload = WORKLOADS[name]
     rounds: list[list[tuple[dict[str, Any], dict[str, Any]]]] = []
     first: list[float] = []
     early: list[float] = []
+    written: list[float] = []
     count = min(workload.rounds, pairs)
     for turn in range(count):
-        bare, treated = Worker(name, doctor=False, core=core), Worker(name, doctor=not control, core=core)
+        bare, treated = Worker(name, doctor=False, core=core), Worker(name, doctor=not control, core=core, variant=variant)
         try:
             dense = [worker.steps(DENSE_STEPS)["wall"] for worker in (bare, treated)]
             first.append(dense[1] / dense[0] - 1)
@@ -259,6 +285,8 @@ def measure(name: str, pairs: int, core: int | None, control: bool) -> Result:
                 order = (bare, treated) if index % 2 else (treated, bare)
                 cost = {worker: worker.steps(workload.block) for worker in order}
                 rounds[-1].append((cost[bare], cost[treated]))
+            measured_steps = workload.block * len(rounds[-1])
+            written.append((rounds[-1][-1][1]["record_bytes"] - settling[1]["record_bytes"]) / max(1, measured_steps))
         finally:
             bare.close()
             treated.close()
@@ -285,6 +313,7 @@ def measure(name: str, pairs: int, core: int | None, control: bool) -> Result:
         host_kib=memory.host,
         rules_kib=memory.rules,
         resident_kib=statistics.median((b["resident_bytes"] - a["resident_bytes"]) / 1024 for a, b in blocks),
+        record_kb=statistics.median(written),
     )
 
 
@@ -366,23 +395,24 @@ def main() -> None:
     parser.add_argument("--core", type=int, default=(os.cpu_count() or 1) - 1, help="core to pin to, -1 for none")
     parser.add_argument("--control", action="store_true", help="bare against bare: the noise of this machine")
     parser.add_argument("--write", action="store_true", help="write docs/performance.md and benchmarks/overhead.json")
+    parser.add_argument("--variant", choices=VARIANTS, default="default", help="how the doctor is set")
     for hidden in ("--doctor", "--trace"):
         parser.add_argument(hidden, action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--worker", choices=sorted(WORKLOADS), help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.worker:
-        work(options.worker, options.doctor, options.trace)
+        work(options.worker, options.doctor, options.trace, options.variant)
         return
-    if options.write and (options.control or options.only):
-        parser.error("--write takes neither --control nor --only: the table is written whole")
+    if options.write and (options.control or options.only or options.variant != "default"):
+        parser.error("--write takes neither --control nor --only nor --variant: the table is written whole")
     results = {}
-    for name in options.only or WORKLOADS:
+    for name in options.only or MAIN:
         print(f"{WORKLOADS[name].title}: {options.pairs} pairs of {WORKLOADS[name].block} steps", file=sys.stderr, flush=True)
-        results[name] = measure(name, options.pairs, None if options.core < 0 else options.core, options.control)
+        results[name] = measure(name, options.pairs, None if options.core < 0 else options.core, options.control, options.variant)
     print(markdown(results))
     for result in results.values():
         parts = ", ".join(f"{tier} {100 * part:.2f} %" for tier, part in result.own_by_tier.items())
-        print(f"\n{result.title}, own blocks: {parts or 'not booked'}; resident {result.resident_kib / 1024:+.0f} MiB")
+        print(f"\n{result.title}, own blocks: {parts or 'not booked'}; resident {result.resident_kib / 1024:+.0f} MiB; record {result.record_kb:.0f} kB per 1000 steps")
     if options.write:
         write_results(results)
 

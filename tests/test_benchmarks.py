@@ -62,3 +62,34 @@ def test_compiled_code_gets_no_break_and_no_graph_more(script: Callable[[str], A
     assert (outcome.breaks, outcome.graphs, outcome.same_losses, outcome.failures) == (0, 0, True, [])
     assert outcome.missing == ("activations", "layer times")
     assert outcome.listed
+
+
+# -- the gate
+
+
+def test_the_gate_trips_beyond_its_margin_and_not_for_noise(script: Callable[[str], Any]) -> None:
+    gate = script("gate")
+    reference = {"lenet": 0.02, "mlp60": 0.04}
+    assert gate.compare({"lenet": 0.039, "mlp60": 0.02, "new": 9.0}, reference) == []
+    (sentence,) = gate.compare({"lenet": 0.041, "mlp60": 0.04}, reference)
+    assert "lenet" in sentence
+    assert "4.10 %" in sentence
+
+
+def test_the_gate_measures_a_share_of_the_step(script: Callable[[str], Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    gate = script("gate")
+    monkeypatch.setattr(gate, "SETTLED", 4)
+    monkeypatch.setattr(gate, "STEPS", 8)
+    assert gate.own_share(lambda: script("workloads").mlp(3, 8, batch=4)) > 0
+
+
+# -- long runs
+
+
+def test_a_simulated_run_brings_every_layer_on_measured_steps_only(script: Callable[[str], Any]) -> None:
+    long_run = script("long_run")
+    targets = long_run.targets_of(3)
+    frames = list(long_run.frames(96, targets, ("loss", "grad.norm", "param.grad.norm")))
+    assert [frame.step for frame in frames if "grad.norm" in frame.values] == [*range(1, 51), 64, 96]
+    assert frames[-1].values["param.grad.norm"].shape == (6,)
+    assert all(len(frame.values) == 3 for frame in frames[50:63])
