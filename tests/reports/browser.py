@@ -40,7 +40,7 @@ def chromium() -> str | None:
 class Browser:
     """One Chromium process with one page. `events` holds everything the page reported since it was opened."""
 
-    def __init__(self, profile: Path, patience: float = 30.0) -> None:
+    def __init__(self, profile: Path, patience: float = 90.0) -> None:
         executable = chromium()
         assert executable is not None, "no Chromium is installed"
         self.patience = patience
