@@ -24,6 +24,10 @@ if TYPE_CHECKING:
     from nndoctor.locate import locate_nonfinite as locate_nonfinite
     from nndoctor.signals import Frame as Frame
     from nndoctor.signals import Signal as Signal
+    from nndoctor.subscribers import Bundle as Bundle
+    from nndoctor.subscribers import Subscriber as Subscriber
+    from nndoctor.subscribers import Subscription as Subscription
+    from nndoctor.subscribers import metric as metric
 
 __version__ = "0.1.0"
 
@@ -43,9 +47,14 @@ _HOME = {
     "locate_nonfinite": "nndoctor.locate",
     "Frame": "nndoctor.signals",
     "Signal": "nndoctor.signals",
+    "Bundle": "nndoctor.subscribers",
+    "Subscriber": "nndoctor.subscribers",
+    "Subscription": "nndoctor.subscribers",
+    "metric": "nndoctor.subscribers",
 }
 
 __all__ = [
+    "Bundle",
     "Checkup",
     "Diagnosis",
     "Doctor",
@@ -58,9 +67,12 @@ __all__ = [
     "Severity",
     "Signal",
     "StopTraining",
+    "Subscriber",
+    "Subscription",
     "__version__",
     "checkup",
     "locate_nonfinite",
+    "metric",
     "wrap",
 ]
 

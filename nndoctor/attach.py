@@ -23,6 +23,7 @@ from nndoctor.doctor import Doctor, attached_doctors, wrap
 from nndoctor.examinations.first_step import FirstStep, examine_first_step
 from nndoctor.interpose import PROCESS
 from nndoctor.probes.base import Hook
+from nndoctor.subscribers import Subscriber
 
 LOSS_FUNCTIONS = (
     "cross_entropy",
@@ -45,6 +46,7 @@ class AutoAttach:
         said: told of what could not be attached, in one sentence.
         examined: called with the checkup that is made at the first backward, before the doctor attaches; None: no checkup.
         seconds: time that the checkup may take.
+        subscribers: as for :func:`nndoctor.wrap`.
     """
 
     def __init__(
@@ -60,11 +62,12 @@ class AutoAttach:
         said: Callable[[str], None] = lambda text: None,
         examined: Callable[[Checkup], None] | None = None,
         seconds: float = 10.0,
+        subscribers: Sequence[Subscriber] = (),
     ) -> None:
         self.doctor: Doctor | None = None
         self._options: dict[str, Any] = {
             "rules": rules, "ui": ui, "budget": budget, "cadence": cadence, "run_dir": run_dir, "name": name,
-            "context": context,
+            "context": context, "subscribers": subscribers,
         }  # fmt: skip
         self._said = said
         self._examined = examined
@@ -135,7 +138,8 @@ class AutoAttach:
     def _note_validation(self, original: Callable[..., Any]) -> Callable[..., Any]:
         def loss_function(*args: Any, **kwargs: Any) -> Any:
             result = original(*args, **kwargs)
-            if self.doctor is not None and not torch.is_grad_enabled() and len(self._validation) < 100_000:
+            doctor = self.doctor
+            if doctor is not None and not doctor.is_probing and not torch.is_grad_enabled() and len(self._validation) < 100_000:
                 self._keep_validation(args, result)
             return result
 
@@ -177,6 +181,7 @@ class AutoAttach:
     def _attach(self) -> None:
         if attached_doctors():
             self.doctor = attached_doctors()[0]  # the script wraps its model itself
+            self.doctor.subscribe(*self._options["subscribers"])
             self._stop_looking()
             return
         roots, optimizers = self._trained()

@@ -180,6 +180,10 @@ class ModelIndex:
             self.layer_depths[number] = self._called
             self._called += 1
 
+    def named_parameters(self) -> dict[str, nn.Parameter]:
+        """Every parameter by its name, tied ones once."""
+        return dict(zip(self.param_names, self.params, strict=True))
+
     def add_groups(self, names: Iterable[str]) -> None:
         self.groups.extend(name for name in names if name not in self.groups)
 

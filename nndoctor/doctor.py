@@ -14,8 +14,9 @@ import threading
 import time
 import traceback
 import warnings
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass
 from importlib import import_module
 from math import isfinite
 from pathlib import Path
@@ -55,15 +56,18 @@ from nndoctor.probes.functional import compiled_frames, compiled_graphs
 from nndoctor.probes.graph import GraphProbe
 from nndoctor.probes.layer_times import LayerTimesProbe
 from nndoctor.probes.loop import BACKWARDS_WITHOUT_STEP, LoopContracts
+from nndoctor.probes.packaged import packaged_subscribers
 from nndoctor.probes.parameters import ParameterProbe
+from nndoctor.probes.subscriptions import SubscriberProbe, undisturbed
 from nndoctor.quiet import Notes, plain_row
 from nndoctor.record import RecordWriter, RunFacts, new_run_folder
 from nndoctor.responses import OnFinding, Responses, Wishes, actions_of, save_checkpoint
 from nndoctor.rules import Judge, load_rulesets
-from nndoctor.signals import OBSERVED_PREFIX, Frame, Targets, checked_context
+from nndoctor.signals import OBSERVED_PREFIX, PUBLISHED, Frame, Targets, checked_context
 from nndoctor.sinks import active_sinks
 from nndoctor.sinks.base import Sink
 from nndoctor.sinks.sender import Sender
+from nndoctor.subscribers import Run, Subscriber
 from nndoctor.window import Window, at_once, note_clipping, the_scalar, together, worst
 from nndoctor.worker import Pace, Worker
 
@@ -114,6 +118,7 @@ def wrap(
     on_stop: OnFinding | None = None,
     checkpoint_at: Severity | str | None = None,
     sinks: Sequence[Sink] | Literal["auto", "off"] = "auto",
+    subscribers: Sequence[Subscriber] = (),
 ) -> Doctor:
     """Attach the doctor to a training loop; nothing else needs to be called inside the loop.
 
@@ -137,15 +142,16 @@ def wrap(
         checkpoint_at: severity from which a finding, when it begins, has models and optimizers saved at the end of a
             step, in the run's folder under ``checkpoints``; the first three only.
         sinks: trackers that get main curves and findings; ``auto``: those in which the script has a run under way.
+        subscribers: measurements of your own, or of :mod:`nndoctor.metrics`; see :class:`nndoctor.Subscriber`.
 
     Returns:
         The doctor, also a context manager. Wrapping a model that is already wrapped returns its doctor.
 
     Raises:
-        TypeError: `model` or `optimizer` is not what it should be.
+        TypeError: `model`, `optimizer` or a subscriber is not what it should be.
         RulesetError: a ruleset has mistakes; all of them are listed.
-        ValueError: `budget` or `cadence` is out of range, `context` names a kind or `checkpoint_at` a severity that there
-            is not; they are listed.
+        ValueError: `budget` or `cadence` is out of range, `context` names a kind, `checkpoint_at` a severity or a subscriber
+            a topic that there is not; they are listed.
 
     Examples:
         >>> _ = torch.manual_seed(0)
@@ -165,12 +171,13 @@ def wrap(
     said = checked_context(context or {})
     severity = Severity.parse(checkpoint_at) if isinstance(checkpoint_at, str) else checkpoint_at
     if os.environ.get("NNDOCTOR", "").strip().lower() in {"0", "off", "false", "no"}:
-        return Doctor._switched_off()
+        return Doctor._switched_off(index)
     roots = {id(unwrap(root)) for root in index.roots.values()}
     for doctor in tuple(_attached):
         if doctor._watches(roots):
             for key, extra in optimizers.items():
                 doctor._add_optimizer(key, extra)
+            doctor.subscribe(*subscribers)
             return doctor
     options = _Options(
         rules=(rules,) if isinstance(rules, (str, Path)) else tuple(rules),
@@ -182,6 +189,7 @@ def wrap(
         context=said,
         wishes=Wishes(on_finding, on_stop, severity),
         sinks=sinks,
+        subscribers=tuple(subscribers),
     )
     return Doctor(index, optimizers, loss_fn, loader, options)
 
@@ -197,6 +205,7 @@ class _Options:
     context: Mapping[str, bool]
     wishes: Wishes
     sinks: Sequence[Sink] | Literal["auto", "off"]
+    subscribers: tuple[Subscriber, ...]
 
 
 class Doctor:
@@ -269,6 +278,11 @@ class Doctor:
         self._taken_for: list[str] = []
 
         catalogue = full_catalogue()
+        self._subscribed = SubscriberProbe(self._loader, self._publish, self._probe_failed)
+        brought, unusable = self._subscribed.acceptable(packaged_subscribers(), catalogue)
+        subscribers = (*brought, *options.subscribers)
+        published = self._subscribed.check(subscribers, catalogue)
+        catalogue = catalogue.extended(published)
         ruleset = load_rulesets(options.rules, catalogue).for_judging()
         started = time.time()
         self.run_dir = options.run_dir if options.run_dir is not None else new_run_folder(self.name, started)
@@ -289,6 +303,7 @@ class Doctor:
         for key, optimizer in optimizers.items():
             self._register(key, optimizer)
         self.facts: dict[str, Any] = self._first_facts(options)
+        self.facts[PUBLISHED] = [asdict(signal) for signal in published]
         writer = RecordWriter(
             self.run_dir,
             RunFacts(self.name, started, dict(self.facts), tuple(str(rule) for rule in options.rules)),
@@ -303,9 +318,13 @@ class Doctor:
         self._sender = Sender(self._worker_failed)
         self._send_to(() if isinstance(options.sinks, str) else options.sinks)
         self._attach()
+        for name, error in unusable:
+            self._note_failure(name, error)
+        if subscribers:
+            self._seat(subscribers)
 
     @staticmethod
-    def _switched_off() -> Doctor:
+    def _switched_off(index: ModelIndex) -> Doctor:
         """A doctor that does nothing, for ``NNDOCTOR=0``."""
         doctor = object.__new__(Doctor)
         doctor.enabled = False
@@ -313,6 +332,7 @@ class Doctor:
         doctor.step = 0
         doctor.facts = {"switched_off": "NNDOCTOR=0 in the environment"}
         doctor.run_dir = Path()
+        doctor._roots = tuple(index.roots.values())
         return doctor
 
     # ------------------------------------------------------------------ what users call
@@ -340,6 +360,43 @@ class Doctor:
             self._worker.put([frame])
         except Exception as error:
             self._failed("observe", error)
+
+    def subscribe(self, *subscribers: Subscriber) -> None:
+        """Let `subscribers` measure from the next step on; see :class:`nndoctor.Subscriber`.
+
+        Rules can use what is published by subscribers that :func:`nndoctor.wrap` was given.
+
+        Raises:
+            TypeError: one of them is no subscriber.
+            ValueError: one of them asks for a topic that there is not, or publishes under a name that means something else.
+        """
+        if not self.enabled or self.closed or not subscribers:
+            return
+        history = self._worker.judge.history
+        published = self._subscribed.check(subscribers, history.catalogue)
+        history.catalogue = history.catalogue.extended(published)
+        self.facts[PUBLISHED] = [*self.facts[PUBLISHED], *(asdict(signal) for signal in published)]
+        if self._worker.writer is not None:
+            self._worker.writer.facts({PUBLISHED: self.facts[PUBLISHED]})
+        self._seat(subscribers)
+
+    @property
+    def is_probing(self) -> bool:
+        """Whether a block of :meth:`probing` is under way."""
+        return self.enabled and self._subscribed.is_probing
+
+    @contextmanager
+    def probing(self, tag: str | None = None) -> Iterator[None]:
+        """A block in which the models can be run on anything without a trace: in evaluation mode, without gradients.
+
+        Modes of all their parts, buffers and random generators are put back afterwards, also on an error; nothing that
+        happens inside counts for the diagnosis. Subscribers with this `tag` hear the passes; without one nobody does.
+        """
+        with ExitStack() as stack:
+            stack.enter_context(undisturbed([unwrap(root) for root in self._roots]))
+            if self.enabled and not self.closed:
+                stack.enter_context(self._subscribed.probing(tag))
+            yield
 
     def diagnosis(self) -> Diagnosis:
         """What is wrong with the run so far: verdict, findings with causes first, what was not examined."""
@@ -377,6 +434,8 @@ class Doctor:
         """Let go of the training: no hook, attribute or thread of the doctor remains. Safe to call twice."""
         if self.closed or os.getpid() != self._process:
             return
+        if self._subscribed in self._board:
+            self._guard("closing", self._subscribed.training_ends)
         # A scaler that refuses a call ends the loop before the step that would have told it.
         if self._window.stepped or self._board.has_news:
             self._guard("notes", self._flush)  # the quiet steps before it come first
@@ -427,6 +486,24 @@ class Doctor:
         if scaled is not None:
             self.loss_scaled(*scaled)
         self._guard("joining", lambda: self.backward_begins(loss))
+
+    # ------------------------------------------------------------------ subscribers
+
+    def _seat(self, subscribers: Sequence[Subscriber]) -> None:
+        """Let `subscribers`, which were checked, listen from the next step on."""
+        probe = self._subscribed
+        if probe not in self._board:
+            probe.attach(self._index)
+            self._board.add(probe)
+        optimizers, models = self._optimizers, self._index.roots
+        run = Run(models, optimizers, self.run_dir, self._loss_fn, self.probing, self._index.named_parameters)
+        self._guard("subscribers", lambda: probe.subscribe(subscribers, run, self.step))
+        self._targets = None  # containers that somebody listens to have become targets
+
+    def _publish(self, measured: Mapping[str, Measured]) -> None:
+        """Hand over what was published between two steps; it counts to the one that is done."""
+        self._flush()
+        self._hand_over(pack(max(self.step, 1), time.time(), self._loader.epoch, self._current_targets(), measured), urgent=True)
 
     # ------------------------------------------------------------------ findings as they begin
 
@@ -551,6 +628,8 @@ class Doctor:
     # ------------------------------------------------------------------ events of the loop
 
     def _forward_begins(self, root: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
+        if self._subscribed.is_probing:
+            return
         try:
             if not torch.is_grad_enabled():
                 self._places.saw("evaluation")
@@ -572,6 +651,8 @@ class Doctor:
             self._failed("forward hook", error)
 
     def _forward_ended(self, root: nn.Module, args: object, output: object) -> None:
+        if self._subscribed.is_probing:
+            return
         try:
             if not torch.is_grad_enabled():
                 self._board.tell("evaluation_ended", root, output)
@@ -745,6 +826,7 @@ class Doctor:
 
     def loader_ended(self, loader: object) -> None:
         self._watch_forward(True)
+        self._board.tell("loader_ended", loader)
 
     def batch_loaded(self, loader: object, batch: object, seconds: float) -> None:
         self._places.saw("loader")
@@ -845,6 +927,8 @@ class Doctor:
         window, loader, batches = self._window, self._loader, self._batches
         if "stepped" in self._board.awake:
             self._board.tell_those_awake("stepped", optimizer)
+        if "step_ends" in self._board.awake:
+            self._board.tell_those_awake("step_ends", self.step + 1)
         if window.skipped or self._board.news or self._look_closely:
             return False
         notes = self._notes
@@ -995,6 +1079,7 @@ class Doctor:
         self.step += 1
         if self.step == 1:
             self._after_first_step()
+        self._board.tell("step_ends", self.step)
         measured = self._collect(window)
         elapsed = begun - window.begun
         if self.step > 1:  # from attaching to the end of the first step is set-up, not a step
@@ -1179,6 +1264,8 @@ class Doctor:
         unseen = list(self._activations.unseen()) if self._activations in self._board else []
         if self._times in self._board:
             unseen.extend(self._times.notes())
+        if self._subscribed in self._board:
+            unseen.extend(self._subscribed.notes())
         if self._compiled:
             unseen.append("torch.compile is in use: activations and times of layers are not measured")
             if not self._passes_can_be_timed:

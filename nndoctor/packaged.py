@@ -104,10 +104,10 @@ def packaged_signals() -> tuple[tuple[Signal, ...], tuple[str, ...]]:
     return tuple(signals.values()), tuple(problems)
 
 
-def full_catalogue() -> Catalogue:
-    """Every signal that rules may name here: the catalogue and what installed packages add to it."""
-    more = packaged_signals()[0]
-    return CATALOGUE.extended(more) if more else CATALOGUE
+def full_catalogue(published: Iterable[Signal] = ()) -> Catalogue:
+    """Every signal that rules may name here: the catalogue, what installed packages add to it, what a run's subscribers published."""
+    more = {signal.name: signal for signal in (*packaged_signals()[0], *published) if signal.name not in CATALOGUE}
+    return CATALOGUE.extended(more.values()) if more else CATALOGUE
 
 
 def _signals_of(item: Packaged) -> Iterable[Signal]:

@@ -47,6 +47,11 @@ class ProbeBoard:
         """The probe of that class, None once it was dismissed."""
         return next((probe for probe in self.probes if isinstance(probe, kind)), None)
 
+    def add(self, probe: Probe) -> None:
+        """Take on one more probe, which is told after all others."""
+        self.probes.append(probe)
+        self.listen()
+
     def listen(self) -> None:
         """Find out which probe hears which event, and which of them even on quiet steps."""
         self._listeners, self.awake = {}, {}
@@ -152,7 +157,10 @@ class ProbeBoard:
     def leave_layers(self) -> None:
         """Take off the probes that have hooks inside of the models."""
         for probe in tuple(self.probes):
-            if getattr(probe, "hooks_layers", False):
+            leave = getattr(probe, "leave_layers", None)
+            if leave is not None:
+                self.ask(probe, leave)
+            elif getattr(probe, "hooks_layers", False):
                 self._let_go(probe)
                 self.probes.remove(probe)
         self.listen()

@@ -18,7 +18,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, TypeAlias
@@ -38,7 +38,7 @@ from nndoctor.record_format import (
     layout_of,
 )
 from nndoctor.record_thinning import FACT, LARGEST, ROWS, Thinning
-from nndoctor.signals import Catalogue, Frame, Targets
+from nndoctor.signals import PUBLISHED, Catalogue, Frame, Signal, Targets
 
 __all__ = [
     "Event",
@@ -399,6 +399,13 @@ class RecordReader:
             facts=dict(self._source.facts()),
             rules=tuple(str(name) for name in run.get("rules", ())),
         )
+
+    @property
+    def published(self) -> tuple[Signal, ...]:
+        """The signals that subscribers of this run publish, as they declared them."""
+        told = self._source.facts().get(PUBLISHED, ())
+        names = {known.name for known in fields(Signal)}
+        return tuple(Signal(**signal) for signal in told if isinstance(signal, dict) and signal.keys() <= names and "name" in signal)
 
     @property
     def status(self) -> Status:

@@ -43,7 +43,7 @@ def judge_record(reader: RecordReader, rules: Sequence[str | Path] | None = None
     Raises:
         RulesetError: a ruleset is missing or has mistakes.
     """
-    catalogue = full_catalogue()
+    catalogue = full_catalogue(reader.published)
     ruleset = load_rulesets(tuple(rules) if rules else reader.facts.rules or ("core",), catalogue)
     ruleset = silenced(ruleset, reader.folder)
     judge = Judge(ruleset, reader.targets, catalogue)

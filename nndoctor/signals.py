@@ -21,6 +21,10 @@ OBSERVED_PREFIX = "observed."
 """Signals under this prefix are whatever the user handed to ``Doctor.observe``; always per run."""
 
 
+PUBLISHED = "published"
+"""Fact of a run under which the signals stand that its subscribers publish, as dicts."""
+
+
 @dataclass(frozen=True, slots=True)
 class Signal:
     """One thing that can be measured.

@@ -14,6 +14,8 @@ import torch.nn.functional as F
 from torch import nn
 
 import nndoctor
+from nndoctor import metrics
+from nndoctor.subscribers import EVENTS
 
 STEPS = 12
 Attach = Callable[..., Any]
@@ -27,6 +29,19 @@ class Trace:
     states: list[dict[str, torch.Tensor]]
     random_state: torch.Tensor
     gradients: list[torch.Tensor | None]
+
+
+class Everything(nndoctor.Subscriber):
+    """Listens to every tensor and event, by itself and together."""
+
+    subscriptions = (
+        nndoctor.Subscription(("activations", "layer_gradients", "weights", "weight_gradients", "weight_updates", "inputs", "outputs", "labels", "loss")),
+        *(nndoctor.Subscription(topic) for topic in ("biases", *EVENTS)),
+    )
+    signals = (nndoctor.Signal("test.everything", "run", "1", "How many numbers there were."),)
+
+    def receive(self, bundle: nndoctor.Bundle) -> float:
+        return float(sum(torch.as_tensor(value).numel() for value in bundle.values.values()))
 
 
 class ConvNet(nn.Module):
@@ -154,10 +169,10 @@ def without(*args: object, **kwargs: object) -> contextlib.AbstractContextManage
 
 @pytest.fixture
 def watched(tmp_path: Path) -> Attach:
-    """Attach with every probe on every step, and let failures raise."""
+    """Attach with every probe and a subscriber to everything on every step, and let failures raise."""
 
     def attach(*args: Any, **kwargs: Any) -> nndoctor.Doctor:
-        return nndoctor.wrap(*args, run_dir=tmp_path / "run", ui="off", cadence=1, strict=True, **kwargs)
+        return nndoctor.wrap(*args, run_dir=tmp_path / "run", ui="off", cadence=1, strict=True, subscribers=[Everything(), metrics.adam()], **kwargs)
 
     return attach
 

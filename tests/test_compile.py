@@ -119,3 +119,31 @@ def test_what_was_wrapped_before_it_was_compiled_says_that_passes_are_not_timed(
     assert first is not None
     assert second is not None
     assert [any("times of whole passes" in sentence for sentence in d.facts["unseen"]) for d in (first, second)] == [True, False]
+
+
+@pytest.mark.parametrize("order", [wrapped_first, compiled_first])
+def test_subscribers_of_a_compiled_model_get_what_lies_outside_and_the_rest_is_said(order: Order, tmp_path: Path) -> None:
+    @nndoctor.metric
+    def inside(activations: torch.Tensor) -> torch.Tensor:
+        return activations.mean()
+
+    @nndoctor.metric
+    def outside(weights: torch.Tensor, weight_updates: torch.Tensor) -> torch.Tensor:
+        return weight_updates.norm() / weights.norm()
+
+    def subscribed(model: nn.Module, optimizer: torch.optim.Optimizer, folder: Path) -> tuple[Callable[..., Any], nndoctor.Doctor]:
+        forward, doctor = order(model, optimizer, folder)
+        doctor.subscribe(inside, outside)
+        return forward, doctor
+
+    losses, doctor = train(subscribed, tmp_path / "run")
+    counters = torch._dynamo.utils.counters
+    assert not counters["graph_break"]
+    assert doctor is not None
+    doctor.close()
+    assert doctor.diagnosis().probe_failures == ()
+    told = dict(line.split(": ") for line in doctor.facts["subscribers"])
+    assert told["outside"] == "120 bundles"
+    said = [sentence for sentence in doctor.facts["unseen"] if "inside got no activations: what is inside of code that torch.compile has compiled" in sentence]
+    assert said, (doctor.facts["unseen"], told)
+    assert losses == train(None, tmp_path)[0]

@@ -46,6 +46,14 @@ class Undeclared(RoutingProbe):
     name = "acme undeclared"
     def collect(self): return {"acme.never_heard_of": 1.0}
 """,
+    "acme_rules/metrics.py": """\
+import nndoctor
+@nndoctor.metric(unit="fraction")
+def sparsity(weights):
+    return (weights == 0).float().mean()
+class Loud(nndoctor.Subscriber):
+    subscriptions = (nndoctor.Subscription("no_such_topic"),)
+""",
     "acme_rules/broken.py": "raise RuntimeError('built for another version')\n",
 }
 ENTRY_POINTS = """\
@@ -58,6 +66,8 @@ acme = acme_rules.signals:SIGNALS
 [nndoctor.probes]
 acme-routing = acme_rules.probes:RoutingProbe
 acme-undeclared = acme_rules.probes:Undeclared
+acme-sparsity = acme_rules.metrics:sparsity
+acme-loud = acme_rules.metrics:Loud
 acme-broken = acme_rules.broken:Probe
 """
 
@@ -159,6 +169,25 @@ def test_probes_of_a_package_measure_and_those_that_fail_are_named_and_stop_noth
     assert "acme routing" not in failures
     assert "routing-uneven" in {finding.rule for finding in diagnosis.findings}
     assert main(["diagnose", str(tmp_path / "run"), "--fail-on", "warning"]) == 1
+
+
+@pytest.mark.usefixtures("acme")
+def test_c2_a_subscriber_of_a_package_measures_and_is_listed_and_a_broken_one_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from nndoctor.record import RecordReader
+
+    model = torch.nn.Linear(4, 1)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    with nndoctor.wrap(model, optimizer, run_dir=tmp_path / "run", ui="off") as doctor:
+        for _ in range(3):
+            optimizer.zero_grad()
+            model(torch.randn(8, 4)).square().mean().backward()
+            optimizer.step()
+    failures = {failure.probe: failure.error for failure in doctor.diagnosis().probe_failures}
+    assert "no topic 'no_such_topic'" in failures["acme-loud"]
+    with RecordReader(tmp_path / "run") as reader:
+        assert [frame.values["metric.sparsity"][0] for frame in reader.frames()] == [0, 0, 0]
+    assert main(["metrics"]) == 0
+    assert "acme-sparsity of acme-rules 1.2" in capsys.readouterr().out
 
 
 def test_a_record_with_signals_of_a_package_that_is_not_here_is_judged_without_them(installed: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -10,8 +10,8 @@ import pytest
 
 import nndoctor
 
-PUBLIC_NAMES = ["Checkup", "Diagnosis", "Doctor", "Evidence", "Examination", "Finding", "Fix", "Frame", "Located", "Severity", "Signal", "StopTraining", "__version__", "checkup", "locate_nonfinite", "wrap"]
-DOCTOR_NAMES = ["close", "diagnosis", "facts", "observe", "report", "run_dir"]
+PUBLIC_NAMES = ["Bundle", "Checkup", "Diagnosis", "Doctor", "Evidence", "Examination", "Finding", "Fix", "Frame", "Located", "Severity", "Signal", "StopTraining", "Subscriber", "Subscription", "__version__", "checkup", "locate_nonfinite", "metric", "wrap"]
+DOCTOR_NAMES = ["close", "diagnosis", "facts", "observe", "probing", "report", "run_dir", "subscribe"]
 WRAP_DEFAULTS = {
     "loss_fn": None, "loader": None, "rules": ("core",), "run_dir": None, "ui": "auto",
     "budget": 0.01, "cadence": None, "strict": False, "name": None,

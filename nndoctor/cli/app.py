@@ -30,6 +30,7 @@ COMMANDS = {
     "ack": "ack.ack",
     "check": "check.check",
     "lab": "lab.app",
+    "metrics": "metrics.metrics",
     "config": "config.app",
     "completion": "completion.completion",
 }

@@ -70,8 +70,8 @@ def _divergence(one: Path, other: Path) -> Divergence:
     from nndoctor.record import RecordReader
     from nndoctor.reports.compare import diverge
 
-    catalogue = full_catalogue()
     with RecordReader(one) as first, RecordReader(other) as second:
+        catalogue = full_catalogue((*first.published, *second.published))
         frames = (first.frames(catalogue=catalogue), second.frames(catalogue=catalogue))
         return diverge(*frames, (first.targets, second.targets), catalogue)
 

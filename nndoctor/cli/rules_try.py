@@ -49,9 +49,9 @@ def try_expression(
     from nndoctor.rules.expression import ExpressionError
     from nndoctor.rules.trial import course
 
-    catalogue = full_catalogue()
     folder = find_run(run, run_root())
     with RecordReader(folder) as reader:
+        catalogue = full_catalogue(reader.published)
         ruleset = load_rulesets(tuple(rules or reader.facts.rules or ("core",)), catalogue)
         try:
             found = course(expression, reader.frames(catalogue=catalogue), reader.targets, catalogue, ruleset.records)

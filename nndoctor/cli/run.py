@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from nndoctor.checkup_results import Checkup
     from nndoctor.doctor import Doctor
+    from nndoctor.subscribers import Subscriber
 
 USAGE_ERROR = 2
 
@@ -34,6 +35,7 @@ class RunOptions:
     json: Path | None = None
     context: Mapping[str, bool] = field(default_factory=dict)
     checkup: CheckupOptions | None = None
+    metrics: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -71,6 +73,7 @@ def run_script(argv: Sequence[str], options: RunOptions) -> int:
     for path in (options.json, options.checkup.json if options.checkup is not None else None):
         if path is not None:
             check_target(path, "json")
+    subscribers = _subscribers(options.metrics)
     attach = AutoAttach(
         rules=options.rules,
         ui=options.ui,
@@ -82,6 +85,7 @@ def run_script(argv: Sequence[str], options: RunOptions) -> int:
         said=lambda text: print(f"nndoctor: {text}", file=sys.stderr),
         examined=None if options.checkup is None else partial(show_checkup, options=options.checkup),
         seconds=10.0 if options.checkup is None else options.checkup.seconds,
+        subscribers=subscribers,
     )
     attach.install()
     code = 1
@@ -140,6 +144,19 @@ def _problem(arguments: Sequence[str]) -> str | None:
     if not Path(arguments[0]).is_file():
         return f"no such script: {arguments[0]!r} (in {os.getcwd()})"
     return None
+
+
+def _subscribers(metrics: Sequence[str]) -> Sequence[Subscriber]:
+    """What ``--metric`` asks for. Raises UsageError with all mistakes."""
+    if not metrics:
+        return ()
+    from nndoctor.cli.output import UsageError
+    from nndoctor.metrics.names import parsed_all
+
+    try:
+        return parsed_all(metrics)
+    except ValueError as error:
+        raise UsageError("\n".join(f"--metric {problem}" for problem in str(error).splitlines())) from error
 
 
 def _name(arguments: Sequence[str]) -> str:

@@ -78,6 +78,12 @@ def train(
             help="Ratio of the norms of two topics, as weight_updates,weights; may be repeated.",
         ),
     ] = None,
+    metric: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--metric", metavar="NAME[:layers=GLOB,every=N]", help="Any other metric; see nndoctor metrics; may be repeated."
+        ),
+    ] = None,
     test_accuracy: Annotated[
         bool, typer.Option("--test-accuracy", help="Accuracy on the test set every 100 batches.")
     ] = False,
@@ -121,7 +127,7 @@ def train(
         model=model, dataset=dataset, batch_size=batch_size, epochs=epochs, optimizer=optimizer, learning_rate=learning_rate,
         exponential_decay=exponential_decay, schedule=schedule, checkpoints=checkpoints, trail=trail, ratio_average=ratio_average, subsample=subsample, depth=depth,
         variance=tuple(variance or ()), norm=tuple(norm or ()), histogram=tuple(histogram or ()),
-        spectral_norm=tuple(spectral_norm or ()), ratio=tuple(pair(text) for text in ratio or ()),
+        spectral_norm=tuple(spectral_norm or ()), ratio=tuple(pair(text) for text in ratio or ()), metrics=tuple(metric or ()),
         train_accuracy=train_accuracy, test_accuracy=test_accuracy, svcca=svcca, hessian=hessian,
         visualisation=visualisation or ("tb" if find_spec("tensorboard") else "jsonl"), log_dir=log_dir, seed=seed,
         doctor=None if ui == "none" else ui, size=size, download=download,
@@ -137,7 +143,7 @@ def train(
             say(f"epoch {epoch}: test loss {loss:.4g}, test accuracy {accuracy:.3f}")
     finally:
         trainer.close()
-    if trainer.doctor is not None and trainer.doctor.enabled:
+    if options.doctor is not None and trainer.doctor is not None and trainer.doctor.enabled:
         say(trainer.doctor.diagnosis().verdict)
     else:
         say(f"Trained {options.model} for {options.epochs} epochs; measurements are in {log_dir}.")
@@ -158,4 +164,4 @@ def describe(trainer: Any) -> None:
     tell(
         f"{trainer.options.model}: {parameters} parameters, {trainer.data.count} training samples of shape {trainer.data.shape}"
     )
-    tell(f"{trainer.batches_per_epoch} batches per epoch; layers: {', '.join(trainer.tap.layers)}")
+    tell(f"{trainer.batches_per_epoch} batches per epoch; layers: {', '.join(name for name, module in trainer.model.named_modules() if not list(module.children()))}")

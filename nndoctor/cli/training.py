@@ -45,6 +45,14 @@ def run(
             help="What the run is or is not (gan=no), where the doctor errs; may be repeated.",
         ),
     ] = None,
+    metrics: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--metric",
+            metavar="NAME[:layers=GLOB,every=N]",
+            help="Measure that, too; see nndoctor metrics; may be repeated.",
+        ),
+    ] = None,
     checkup: Annotated[
         bool, typer.Option("--checkup", help="Examine model, loss and batch at the first backward, then go on.")
     ] = False,
@@ -76,6 +84,7 @@ def run(
         json=json,
         context=checked_words(said or ()),
         checkup=CheckupOptions(checkup_only, checkup_json, checkup_seconds) if wanted else None,
+        metrics=tuple(metrics or ()),
     )
     raise typer.Exit(run_script(script, options))
 

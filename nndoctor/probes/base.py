@@ -39,6 +39,7 @@ EVENTS: Mapping[str, str] = {
     "scheduler_stepped": "(scheduler) a learning rate schedule was advanced",
     "state_loaded": "(module, missing, unexpected) load_state_dict ran; the names that did not match",
     "loader_started": "(loader) a DataLoader began an epoch",
+    "loader_ended": "(loader) and has no more batches",
     "batch_planned": "(sampler, indices) the samples of a batch to come",
     "batch_waited": "(seconds, training) the loop waited so long for a batch; right before batch_loaded",
     "batch_loaded": "(loader, batch, training) a batch arrived; training: it came from the training loader",
@@ -46,13 +47,14 @@ EVENTS: Mapping[str, str] = {
     "part_ended": "(part) and is over",
     "gradients_ready": "(optimizer) an optimizer is about to step",
     "stepped": "(optimizer) and has stepped",
+    "step_ends": "(step) all optimizers have: what is collected next belongs to that step; told twice where there is news",
 }
 """What a probe may hear: it defines a method of that name with these arguments."""
 
 PARTS = ("zero_grad", "clipping", "scheduler", "scaler", "checkpoint")
 """Parts of the loop that ``part_begins`` tells of; a checkpoint is a call of ``torch.save``."""
 
-FREQUENT = frozenset(EVENTS) - {"evaluation_begins", "evaluation_ended", "state_loaded", "loader_started"}
+FREQUENT = frozenset(EVENTS) - {"evaluation_begins", "evaluation_ended", "state_loaded", "loader_started", "loader_ended"}
 """What happens on every step. Forward passes are only told on sampled steps and where an evaluation may begin."""
 
 
@@ -73,7 +75,8 @@ class Probe(Protocol):
     Optional: ``sleeps = True`` on a contract probe to which whole sampled steps are enough: it hears nothing
     frequent in between, which is what short steps can afford (or the names of the events that it sleeps
     through); ``facts()``, what the probe knows of the run for people to read; ``hooks_layers = True`` where it
-    has hooks inside of the model, so that it leaves when the model is compiled.
+    has hooks inside of the model, so that it leaves when the model is compiled, or ``leave_layers()``, which takes
+    them off while the rest of the probe stays.
 
     A probe that raises is detached and named in the report; it never stops the training. None of these
     methods may wait for the device (no ``.item()``), change autograd state, or draw from torch's default

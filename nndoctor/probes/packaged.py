@@ -9,6 +9,7 @@ from nndoctor.discovery import ModelIndex
 from nndoctor.packaged import PROBES, Packaged, PackagedError, full_catalogue, packaged
 from nndoctor.probes.base import CONTRACT, Measured, Probe
 from nndoctor.signals import CATALOGUE, Catalogue
+from nndoctor.subscribers import Subscriber
 
 _NEEDED = ("name", "tier", "signals", "attach", "begin_step", "collect", "detach")
 
@@ -54,16 +55,39 @@ def packaged_probes() -> list[Probe]:
     """A probe for each that an installed package publishes, in order of name."""
     items = packaged(PROBES)
     catalogue = full_catalogue() if items else CATALOGUE
-    return [_made(item, catalogue) for item in items]
+    return [probe for probe in (_made(item, catalogue) for item in items) if probe is not None]
 
 
-def _made(item: Packaged, catalogue: Catalogue) -> Probe:
-    try:
-        maker = item.load()
+def packaged_subscribers() -> list[Subscriber]:
+    """The subscribers that installed packages publish beside their probes; those that cannot be made are told as probes are."""
+    found = []
+    for item in packaged(PROBES):
         try:
-            probe: Probe = maker()
-        except Exception as error:
-            raise item.error(f"making it failed: {type(error).__name__}: {error}") from error
+            made = _object(item)
+        except PackagedError:
+            continue
+        if isinstance(made, Subscriber):
+            made.name = made.name or item.name
+            found.append(made)
+    return found
+
+
+def _object(item: Packaged) -> Any:
+    """The probe or subscriber of an entry point: itself, or what its maker makes. Raises PackagedError."""
+    maker = item.load()
+    if isinstance(maker, Subscriber):
+        return maker
+    try:
+        return maker()
+    except Exception as error:
+        raise item.error(f"making it failed: {type(error).__name__}: {error}") from error
+
+
+def _made(item: Packaged, catalogue: Catalogue) -> Probe | None:
+    try:
+        probe = _object(item)
+        if isinstance(probe, Subscriber):
+            return None
         missing = [name for name in _NEEDED if not hasattr(probe, name)]
         if missing:
             raise item.error(f"{type(probe).__name__} is no probe: it has no {', '.join(missing)}")

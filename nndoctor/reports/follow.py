@@ -40,7 +40,7 @@ class Follower:
         self._clock = clock
         self._reader = RecordReader(self.folder)
         self._times: deque[tuple[int, float]] = deque()
-        self._catalogue = full_catalogue()
+        self._catalogue = full_catalogue(self._reader.published)
         self.history = History(Targets(), self._catalogue)
         self.findings: tuple[Finding, ...] = ()
         self.behind = False
@@ -91,6 +91,8 @@ class Follower:
         known = self.history.targets
         if targets != known and all(targets.size(axis) >= known.size(axis) for axis in AXES):
             self.history.grow(targets)
+        if any(signal.name not in self._catalogue for signal in self._reader.published):
+            self.history.catalogue = self._catalogue = full_catalogue(self._reader.published)
         until = None if patience is None else self._clock() + patience
         self.behind = False
         for frame in self._reader.frames(self._reader.position, self._catalogue):

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from nndoctor.findings import Diagnosis, Finding, RuleDocs, Severity
 from nndoctor.history import History
 from nndoctor.reports.windows import RawWindow
-from nndoctor.signals import Targets
+from nndoctor.signals import PUBLISHED, Targets
 
 if TYPE_CHECKING:
     from nndoctor.record import RecordReader
@@ -104,10 +104,10 @@ def network_order(targets: Targets) -> list[int]:
 
 
 def public_facts(facts: Mapping[str, Any]) -> dict[str, Any]:
-    """`facts` without hosts, users, paths and command lines, at any depth."""
+    """`facts` without hosts, users, paths and command lines, at any depth, and without the declarations of signals."""
     kept: dict[str, Any] = {}
     for key, value in facts.items():
-        if str(key).lower() in PRIVATE_FACTS:
+        if str(key).lower() in PRIVATE_FACTS or key == PUBLISHED:
             continue
         kept[str(key)] = public_facts(value) if isinstance(value, Mapping) else value
     return kept

@@ -2,30 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import ExponentialLR, LRScheduler
 
 import nndoctor
+from nndoctor import Bundle, Subscriber, Subscription, metrics
 from nndoctor.lab.schedules import ExponentialRatioLR, ListingRatioLR, RatioLR, RecursiveRatioLR
 from nndoctor.lab.trail import Trail
-from nndoctor.zoo.case import NoDoctor
+from nndoctor.metrics.names import parsed_all
+from nndoctor.record import new_run_folder
 from nndoctor.zoo.datasets import DataSet, data_set
-from nndoctor.zoo.measures import TOPICS, Histogram, Ratio, SpectralNorm, Statistic, Tap, norm, variance
 from nndoctor.zoo.models import MODELS, model_named
 from nndoctor.zoo.optimizers import optimizer_named
 from nndoctor.zoo.seeding import seed_everything
-from nndoctor.zoo.trainer import Observer, evaluate
+from nndoctor.zoo.trainer import evaluate
 from nndoctor.zoo.writers import WRITERS, Writer
-
-if TYPE_CHECKING:
-    from nndoctor.lab import Patient
-    from nndoctor.lab.representation import Activations
 
 PROBE_POINTS = 500
 """Test samples that layers are compared with themselves on."""
@@ -51,9 +49,10 @@ class TrainOptions:
             ``exponential-ratio`` (see :mod:`nndoctor.lab.schedules`); None: none.
         subsample: optimizer steps between two measurements.
         depth: of the layers looked at; -1: leaves.
-        variance, norm, histogram, spectral_norm: topics to measure (see :data:`nndoctor.zoo.measures.TOPICS`).
+        variance, norm, histogram, spectral_norm: topics to measure (see :data:`nndoctor.subscribers.TOPICS`).
         ratio: pairs of topics, as ``weight_updates,weights``.
         ratio_average: measurements that a ratio is averaged over.
+        metrics: more of them, as ``nndoctor run --metric`` takes them.
         train_accuracy, test_accuracy: of the current batch; of the test set every 100 batches.
         svcca: similarity of each layer to itself an epoch ago.
         hessian: leading eigenvalue of the Hessian after each epoch.
@@ -61,7 +60,7 @@ class TrainOptions:
         log_dir: where that is written.
         checkpoints: folder for the initial weights and those after each epoch, as ``step-<steps>.pt``; None: none.
         trail: file for the way of the weights through all steps, kept small (see :mod:`nndoctor.lab.trail`); None: none.
-        doctor: attach the doctor, with this kind of panel; None: do not.
+        doctor: attach the doctor, with this kind of panel; None: nothing is judged.
         size, folder, download: of the data set.
     """
 
@@ -81,6 +80,7 @@ class TrainOptions:
     histogram: tuple[str, ...] = ()
     spectral_norm: tuple[str, ...] = ()
     ratio: tuple[tuple[str, str], ...] = ()
+    metrics: tuple[str, ...] = ()
     train_accuracy: bool = False
     test_accuracy: bool = False
     svcca: bool = False
@@ -130,18 +130,16 @@ class Trainer:
         self.step_schedule = self._ratio_schedule()
         self.loader = self.data.train_loader(options.batch_size, seed=options.seed)
         self.writer: Writer = WRITERS[options.visualisation](options.log_dir)
-        self.tap = Tap(self.model, self.optimizer, depth=options.depth, every=options.subsample)
-        self._subscribe()
-        self._earlier: tuple[Activations, ...] | None = None
         self._batches: Iterator[Any] = iter(())
         self._batch = 0
+        wanted = self._metrics()
         self.doctor: nndoctor.Doctor | None = None
-        observer: Observer = NoDoctor()
-        if options.doctor is not None:
-            observer = self.doctor = nndoctor.wrap(
-                self.model, self.optimizer, self.loss_fn, loader=self.loader, ui=options.doctor, name=options.model
-            )
-        self._observer = observer
+        if options.doctor is not None or wanted:
+            self.doctor = nndoctor.wrap(
+                self.model, self.optimizer, self.loss_fn, loader=self.loader, ui=options.doctor or "off", name=options.model,
+                rules=() if options.doctor is None else ("core",), subscribers=wanted,
+                run_dir=new_run_folder(options.model, time.time(), options.log_dir) if options.doctor is None else None,
+            )  # fmt: skip
         self._trail = None if options.trail is None else Trail(self.model).follow(self.optimizer)
         self._save()
 
@@ -163,9 +161,8 @@ class Trainer:
         """Train on the next batch; the end of an epoch brings evaluation, schedule and what is measured once an epoch."""
         if self._batch % self.batches_per_epoch == 0:
             self._batches = iter(self.loader)
-            self.tap.epoch = self.epoch
         inputs, targets = next(self._batches)
-        sampled = self.tap.step % self.options.subsample == 0
+        sampled = self._batch % self.options.subsample == 0
         self.model.train()
         outputs = self.model(inputs)
         loss: Tensor = self.loss_fn(outputs, targets)
@@ -179,11 +176,7 @@ class Trainer:
             self.writer.add_data("loss", result.loss, self._batch)
             if self.step_schedule is not None:
                 self.writer.add_data("learning_rate", float(self.step_schedule.get_last_lr()[0]), self._batch)
-            if self.options.train_accuracy:
-                self.writer.add_data("train_accuracy", result.right / result.samples, self._batch)
         self._batch += 1
-        if self.options.test_accuracy and self._batch % TEST_EVERY == 0:
-            self.writer.add_data("test_accuracy", self.evaluate()[1], self._batch)
         if self._batch % self.batches_per_epoch == 0:
             self._end_epoch()
         return result
@@ -194,7 +187,8 @@ class Trainer:
             for _ in range(self.batches_per_epoch):
                 self.train_batch()
             loss, accuracy = self.evaluate()
-            self._observer.observe(val_loss=loss, accuracy=accuracy)
+            if self.doctor is not None:
+                self.doctor.observe(val_loss=loss, accuracy=accuracy)
             self.writer.add_data("test_loss", loss, self._batch)
             if self.options.test_accuracy:
                 self.writer.add_data("test_accuracy", accuracy, self._batch)
@@ -206,7 +200,6 @@ class Trainer:
 
     def close(self) -> None:
         """Finish files and let go of the model; measured figures are drawn now."""
-        self.tap.detach()
         if self._trail is not None and self.options.trail is not None:
             self._trail.detach()
             self._trail.record().save(self.options.trail)
@@ -214,20 +207,30 @@ class Trainer:
             self.doctor.close()
         self.writer.close()
 
-    def _subscribe(self) -> None:
-        options, writer = self.options, self.writer
-        wanted: list[Any] = []
-        if options.variance:
-            wanted.append(Statistic(writer, "variance", variance, options.variance))
-        if options.norm:
-            wanted.append(Statistic(writer, "norm2", norm, options.norm))
-        if options.histogram:
-            wanted.append(Histogram(writer, options.histogram))
-        if options.spectral_norm:
-            wanted.append(SpectralNorm(writer, options.spectral_norm))
-        wanted += [Ratio(writer, first, second, options.ratio_average) for first, second in options.ratio]
-        for listener in wanted:
-            self.tap.listen(listener)
+    def _metrics(self) -> list[Subscriber]:
+        """The subscribers that were asked for, and one that writes down what they publish."""
+        options = self.options
+        sampled = [
+            *(metrics.variance(topic) for topic in options.variance),
+            *(metrics.norm(topic) for topic in options.norm),
+            *(metrics.histogram(topic, self._keep_histogram) for topic in options.histogram),
+            *(metrics.spectral_norm(topic) for topic in options.spectral_norm),
+            *(metrics.ratio(first, second, options.ratio_average) for first, second in options.ratio),
+            *([metrics.train_accuracy()] if options.train_accuracy else []),
+        ]
+        wanted = [one.on(depth=options.depth, every=options.subsample) for one in sampled]
+        wanted += parsed_all(options.metrics)
+        if options.test_accuracy:
+            wanted.append(metrics.test_accuracy(self.data.test_loader(), TEST_EVERY).on(every=TEST_EVERY))
+        if options.svcca:
+            wanted.append(metrics.self_similarity(self._batch_of(self.data.test, PROBE_POINTS)))
+        if options.hessian:
+            wanted.append(metrics.hessian_eigenvalue(self._batch_of(self.data.train, CURVATURE_POINTS)))
+        published = list(dict.fromkeys(signal.name for subscriber in wanted for signal in subscriber.signals))
+        return [*wanted, Chronicle(self.writer, published)] if published else wanted
+
+    def _keep_histogram(self, name: str, values: Tensor, step: int) -> None:
+        self.writer.add_histogram(name, values, step - 1)
 
     def _ratio_schedule(self) -> RatioLR | None:
         kind = self.options.schedule
@@ -248,32 +251,27 @@ class Trainer:
         if self.schedule is not None:
             self.schedule.step()
             self.writer.add_data("learning_rate", float(self.schedule.get_last_lr()[0]), self._batch)
-        if self.options.svcca:
-            self._compare_with_earlier()
-        if self.options.hessian:
-            from nndoctor.lab.curvature import hessian_eigenpairs
 
-            found = hessian_eigenpairs(self._patient(train=True, count=CURVATURE_POINTS), 1)
-            self.writer.add_data("hessian_eigenvalue", found.values[0], self._batch)
+    @staticmethod
+    def _batch_of(samples: Any, count: int) -> tuple[Tensor, Tensor]:
+        """The first samples of a data set as one batch."""
+        pairs = [samples[index] for index in range(min(count, len(samples)))]
+        return torch.stack([image for image, _ in pairs]), torch.tensor([int(label) for _, label in pairs])
 
-    def _compare_with_earlier(self) -> None:
-        from nndoctor.lab.representation import activations, similarity
 
-        with self._patient(train=False, count=PROBE_POINTS).examined() as subject:
-            now = activations(subject)
-        if self._earlier is not None:
-            for before, after in zip(self._earlier, now, strict=True):
-                self.writer.add_data(f"self_similarity/{after.name}", similarity(before, after, "svcca"), self._batch)
-        self._earlier = now
+class Chronicle(Subscriber):
+    """Writes down what other subscribers publish, as ``signal/target``."""
 
-    def _patient(self, *, train: bool, count: int) -> Patient:
-        """The model as it is now, on the first samples of the training or test set."""
-        from nndoctor.lab import Patient
+    name = "chronicle"
 
-        samples = self.data.train if train else self.data.test
-        pairs = [samples[index] for index in range(min(count, len(samples)))]  # type: ignore[arg-type]
-        batch = (torch.stack([image for image, _ in pairs]), torch.tensor([int(label) for _, label in pairs]))
-        return Patient.of(self.model, self.loss_fn, batch)
+    def __init__(self, writer: Writer, signals: Sequence[str]) -> None:
+        self._writer = writer
+        self.subscriptions = tuple(Subscription(signal) for signal in signals)
+
+    def receive(self, bundle: Bundle) -> None:
+        for signal, value in bundle.values.items():
+            target = bundle.parameter or bundle.layer
+            self._writer.add_data(f"{signal}/{target}" if target else signal, float(value), bundle.step - 1)
 
 
 def sized_data(options: TrainOptions) -> DataSet:
@@ -295,7 +293,3 @@ def _check(options: TrainOptions) -> None:
         raise ValueError(f"schedule: expected {', '.join(SCHEDULES)}, got {options.schedule!r}")
     if options.visualisation not in WRITERS:
         raise ValueError(f"visualisation: expected {', '.join(WRITERS)}, got {options.visualisation!r}")
-    pairs = (topic for pair in options.ratio for topic in pair)
-    for topic in (*options.variance, *options.norm, *options.histogram, *options.spectral_norm, *pairs):
-        if topic not in TOPICS:
-            raise ValueError(f"no topic is called {topic!r}; there are {', '.join(TOPICS)}")

@@ -9,10 +9,10 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, Protocol
 
-import torch
 from torch import Tensor
 
-BINS = 50
+from nndoctor.metrics.histograms import counted
+
 HISTOGRAMS_KEPT = 10
 
 
@@ -60,7 +60,7 @@ class JsonWriter:
         self._file.write(json.dumps([name, step, value]) + "\n")
 
     def add_histogram(self, name: str, values: Tensor, step: int) -> None:
-        counts, edges = histogram(values)
+        counts, edges = counted(values)
         self._file.write(json.dumps([name, step, {"counts": counts, "edges": edges}]) + "\n")
 
     def close(self) -> None:
@@ -85,7 +85,7 @@ class FigureWriter:
 
     def add_histogram(self, name: str, values: Tensor, step: int) -> None:
         kept = self._histograms.setdefault(name, [])
-        kept.append((step, *histogram(values)))
+        kept.append((step, *counted(values)))
         del kept[:-HISTOGRAMS_KEPT]
 
     def close(self) -> None:
@@ -110,17 +110,6 @@ class FigureWriter:
 
 
 WRITERS: Mapping[str, Callable[[Path], Writer]] = {"tb": TensorBoardWriter, "mpl": FigureWriter, "jsonl": JsonWriter}
-
-
-def histogram(values: Tensor) -> tuple[list[int], list[float]]:
-    """Counts (they add up to the finite elements) and edges of 50 bins."""
-    finite = values.detach().flatten().float().cpu()
-    finite = finite[torch.isfinite(finite)]
-    low, high = (float(finite.min()), float(finite.max())) if len(finite) else (0.0, 1.0)
-    if low == high:
-        low, high = low - 0.5, high + 0.5
-    counts, edges = torch.histogram(finite, bins=BINS, range=(low, high))
-    return [int(count) for count in counts], edges.tolist()
 
 
 def read_metrics(folder: Path) -> dict[str, list[tuple[int, float]]]:

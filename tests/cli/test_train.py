@@ -24,10 +24,10 @@ def trained(*arguments: str) -> dict[str, list[tuple[int, float]]]:
 @pytest.mark.parametrize(
     ("option", "series"),
     [
-        (["--variance", "activations"], "activations_variance/fc1"),
-        (["--norm", "weight_gradients"], "weight_gradients_norm2/fc2"),
-        (["--ratio", "weight_updates,weights"], "weight_updates_weights_ratio/fc3"),
-        (["--spectral-norm", "weights"], "weights_spectral_norm/fc1"),
+        (["--variance", "activations"], "activations.variance/fc1"),
+        (["--norm", "weight_gradients"], "weight_gradients.norm2/fc2.weight"),
+        (["--ratio", "weight_updates,weights"], "weight_updates.per.weights/fc3.weight"),
+        (["--spectral-norm", "weights"], "weights.spectral_norm/fc1.weight"),
         (["--train-accuracy"], "train_accuracy"),
         (["--test-accuracy"], "test_accuracy"),
         (["--hessian"], "hessian_eigenvalue"),
@@ -50,7 +50,7 @@ def test_layers_are_compared_with_themselves_an_epoch_ago() -> None:
 def test_histograms_are_drawn_by_matplotlib() -> None:
     pytest.importorskip("matplotlib")
     assert main(["train", *SHORT, "-v", "mpl", "--histogram", "weights", "-e", "1"]) == 0
-    assert Path("runs/weights-fc1.png").stat().st_size > 1000
+    assert Path("runs/weights-fc1.weight.png").stat().st_size > 1000
     assert Path("runs/loss.png").exists()
 
 
@@ -75,7 +75,7 @@ def test_subsampling_holds_for_every_measurement() -> None:
 def test_ratio_average_smooths() -> None:
     def values(average: str) -> list[float]:
         Path("runs/metrics.jsonl").unlink(missing_ok=True)
-        return [value for _, value in trained("-a", average, "--ratio", "weight_updates,weights")["weight_updates_weights_ratio/fc1"]]
+        return [value for _, value in trained("-a", average, "--ratio", "weight_updates,weights")["weight_updates.per.weights/fc1.weight"]]
 
     raw, smooth = values("1"), values("100")
     assert smooth == pytest.approx([sum(raw[: index + 1]) / (index + 1) for index in range(len(raw))])
@@ -98,8 +98,24 @@ def test_a_run_with_the_same_seed_is_the_same() -> None:
 
 
 def test_depth_decides_which_layers_are_looked_at() -> None:
-    assert "features.0" in Trainer(TrainOptions(doctor=None)).tap.layers
-    assert list(Trainer(TrainOptions(depth=1, doctor=None)).tap.layers) == ["features", "classifier"]
+    series = trained("-m", "alexnetmini", "--depth", "1", "--norm", "activations", "-s", "100")
+    assert {name for name in series if "/" in name} == {"activations.norm2/features", "activations.norm2/classifier"}
+
+
+def test_any_metric_can_be_asked_for_by_name() -> None:
+    series = trained("--metric", "weights.mean:layers=fc1,every=3", "--metric", "adam")
+    assert [step for step, _ in series["weights.mean/fc1.weight"]] == [0, 3, 6]
+    assert "weights.mean/fc2.weight" not in series
+    assert len(series["adam.second_moment.median/fc3.weight"]) == 7
+
+
+def test_measurements_are_recorded_even_where_nobody_judges() -> None:
+    from nndoctor.record import RecordReader
+
+    trained("--norm", "weights")
+    folder = next(path for path in Path("runs").iterdir() if path.is_dir())
+    with RecordReader(folder) as reader:
+        assert len([frame for frame in reader.frames() if "weights.norm2" in frame.values]) == 7
 
 
 def test_small_images_are_enlarged_for_models_that_need_it() -> None:
