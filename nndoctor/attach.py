@@ -46,7 +46,7 @@ class AutoAttach:
         said: told of what could not be attached, in one sentence.
         examined: called with the checkup that is made at the first backward, before the doctor attaches; None: no checkup.
         seconds: time that the checkup may take.
-        subscribers: as for :func:`nndoctor.wrap`.
+        subscribers: as for ``nndoctor.wrap``.
     """
 
     def __init__(

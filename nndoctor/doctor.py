@@ -142,7 +142,7 @@ def wrap(
         checkpoint_at: severity from which a finding, when it begins, has models and optimizers saved at the end of a
             step, in the run's folder under ``checkpoints``; the first three only.
         sinks: trackers that get main curves and findings; ``auto``: those in which the script has a run under way.
-        subscribers: measurements of your own, or of :mod:`nndoctor.metrics`; see :class:`nndoctor.Subscriber`.
+        subscribers: measurements of your own, or of ``nndoctor.metrics``; see ``nndoctor.Subscriber``.
 
     Returns:
         The doctor, also a context manager. Wrapping a model that is already wrapped returns its doctor.
@@ -362,9 +362,9 @@ class Doctor:
             self._failed("observe", error)
 
     def subscribe(self, *subscribers: Subscriber) -> None:
-        """Let `subscribers` measure from the next step on; see :class:`nndoctor.Subscriber`.
+        """Let `subscribers` measure from the next step on; see ``nndoctor.Subscriber``.
 
-        Rules can use what is published by subscribers that :func:`nndoctor.wrap` was given.
+        Rules can use what is published by subscribers that ``nndoctor.wrap`` was given.
 
         Raises:
             TypeError: one of them is no subscriber.
@@ -382,7 +382,7 @@ class Doctor:
 
     @property
     def is_probing(self) -> bool:
-        """Whether a block of :meth:`probing` is under way."""
+        """Whether a block of ``probing`` is under way."""
         return self.enabled and self._subscribed.is_probing
 
     @contextmanager

@@ -158,7 +158,7 @@ class Run:
         optimizers: by name.
         folder: of the run record.
         loss_fn: the loss, where the doctor was told.
-        probing: as :meth:`nndoctor.Doctor.probing`.
+        probing: as ``nndoctor.Doctor.probing``.
         parameters: by the names that bundles carry.
     """
 
@@ -188,7 +188,7 @@ class Subscriber:
 
     ``receive`` runs in the training, without gradients: it must not wait for the device, draw from the default random
     generators or write into what it gets. One that raises is dismissed and named in the report. State belongs into
-    ``attach``. :func:`nndoctor.metric` makes a subscriber of a function.
+    ``attach``. ``nndoctor.metric`` makes a subscriber of a function.
 
     Attributes:
         name: in messages; the class's own name where it is empty.
@@ -205,7 +205,11 @@ class Subscriber:
         """A run begins; make what you keep between bundles here."""
 
     def receive(self, bundle: Bundle) -> Published:
-        """A bundle has arrived; what is returned is published."""
+        """A bundle has arrived; what is returned is published.
+
+        Raises:
+            NotImplementedError: the subscriber has no ``receive`` of its own.
+        """
         raise NotImplementedError(f"{type(self).__name__} has no receive()")
 
     def detach(self) -> None:
@@ -238,7 +242,7 @@ BESIDES = ("step", "epoch", "layer", "parameter", "call", "batch", "tag")
 
 
 class FunctionSubscriber(Subscriber):
-    """A subscriber made of a function by :func:`nndoctor.metric`; calling it calls the function."""
+    """A subscriber made of a function by ``nndoctor.metric``; calling it calls the function."""
 
     def __init__(self, function: Callable[..., Published], topics: Sequence[str], signals: Sequence[Signal]) -> None:
         self.name = function.__name__
@@ -290,6 +294,7 @@ def metric(
     ``step``, ``epoch``, ``layer``, ``parameter``, ``call``, ``batch`` or ``tag`` get that field of the bundle.
 
     Args:
+        function: what measures.
         name: of the signal.
         unit: of the signal, a word as ``fraction``.
         help: one sentence with the formula; the function's docstring by default.

@@ -14,7 +14,7 @@ import pytest
 import nndoctor
 
 NAMES = [name for name in nndoctor.__all__ if name != "__version__"]
-FOR_USERS = {"Doctor": ("observe", "diagnosis", "report", "close")}
+FOR_USERS = {"Doctor": ("observe", "subscribe", "probing", "diagnosis", "report", "close")}
 """Members that users call, of classes that have others for the rest of the package."""
 
 
