@@ -13,8 +13,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-LARGEST = 100 << 20
-"""Bytes of frames that a record keeps. The file around them is up to two thirds larger: pages that thinning left half full."""
+LARGEST = 90 << 20
+"""Bytes of frames that a record keeps. The file and its log around them take up to twice that: pages that thinning left half full."""
 
 PLAIN = 512
 """Bytes up to which a frame counts as one of a quiet step."""
