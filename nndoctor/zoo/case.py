@@ -50,7 +50,7 @@ class Case:
         remedies: what a fix may set (``lr``) or call (``optimizer.zero_grad()``), each with what that means for the
             sick run, so that the doctor's own remedy can be tried. Empty where the remedy is neither value nor call.
         source: a report of the same mistake in real code.
-        onset: the optimizer step at which the ailment begins.
+        onset: the optimizer step at which the ailment begins; a run in which that depends on the seed says it itself.
         tuned: whether rules may be tuned with a view to this case; :func:`all_cases` decides, see :func:`in_halves`.
     """
 

@@ -166,6 +166,7 @@ def judged(
     roots = diagnosis.root_causes
     hits = [finding for finding in roots if finding.diagnosis == expected]
     loud = [f for f in diagnosis.findings if f.severity > Severity.INFO and f.suppressed is None]
+    onset = case.onset if trained.onset is None else trained.onset
     return CaseResult(
         case=case.name,
         variant=variant,
@@ -173,7 +174,7 @@ def judged(
         expected=expected,
         rank=list(dict.fromkeys(f.diagnosis for f in roots)).index(hits[0].diagnosis) + 1 if hits else None,
         place_right=at_the_place(hits[0], case.place) if hits and case.place else None,
-        steps_to_diagnosis=min(f.first_step for f in hits) - case.onset if hits else None,
+        steps_to_diagnosis=min(f.first_step for f in hits) - onset if hits else None,
         spoken=tuple(Spoken(f.rule, f.diagnosis, f.first_step, f.targets, f.explained_by) for f in loud),
         verdict=diagnosis.verdict,
         steps=diagnosis.steps,

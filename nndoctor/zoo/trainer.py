@@ -32,10 +32,12 @@ class Trained:
         losses: mean loss of each step, in order.
         score: what two runs of a case are compared by, the smaller the better; None where only the loop's
             contract is broken and the figures need not differ.
+        onset: the optimizer step at which the ailment began, where that depends on the seed.
     """
 
     losses: tuple[float, ...]
     score: float | None
+    onset: int | None = None
 
     @property
     def final_loss(self) -> float:

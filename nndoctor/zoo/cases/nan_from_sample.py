@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
+from math import isnan
 
 import torch
 from torch import nn
@@ -25,7 +27,9 @@ def train(seed: int, attach: Attach, *, damaged: bool, steps: int = 300) -> Trai
     loss_fn = nn.CrossEntropyLoss()
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
     doctor = attach(model, optimizer, loss_fn, loader=loader)
-    return fit(model, optimizer, loss_fn, loader, steps, doctor=doctor)
+    run = fit(model, optimizer, loss_fn, loader, steps, doctor=doctor)
+    met = next((step for step, loss in enumerate(run.losses, 1) if isnan(loss)), None)
+    return replace(run, onset=met)
 
 
 CASE = Case(
