@@ -256,6 +256,7 @@ def test_a_handler_of_the_user_is_called_after_ours_and_comes_back_at_the_end() 
 
 def test_ignored_signals_stay_ignored_and_keyboard_interrupts_stay_pythons() -> None:
     former = signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    interrupt = signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where a shell began this in the background
     chain = SignalChain(lambda: None, lambda: None)
     try:
         chain.install()
@@ -264,6 +265,7 @@ def test_ignored_signals_stay_ignored_and_keyboard_interrupts_stay_pythons() -> 
     finally:
         chain.remove()
         signal.signal(signal.SIGTERM, former)
+        signal.signal(signal.SIGINT, interrupt)
 
 
 def test_a_handler_that_the_user_set_later_is_not_taken_away() -> None:

@@ -119,7 +119,6 @@ def test_bar_and_panel_share_the_terminal(kind: str, name: str, stages: dict[tup
         terminal.wait(lambda: "program done" in terminal.screen(), "the end")
         assert terminal.region() == (0, LINES - 1), "the whole screen is given back"
         lines = [line.rstrip() for line in terminal.everything()]
-        kept_or_equal(f"{kind}-{name}", picture, lines)
     every_numbered_line_is_whole(lines)
     if cell.footer:
         assert sum("-- nndoctor" in line or "── nndoctor" in line for line in lines) == 1, "no copies of the panel"
@@ -127,6 +126,8 @@ def test_bar_and_panel_share_the_terminal(kind: str, name: str, stages: dict[tup
     else:
         the_lines_are_whole(lines, findings=3)
     assert lines.count("program done") == 1
+    if not cell.file and kind != "rich":  # rich's live display is drawn anew by the clock
+        kept_or_equal(f"{kind}-{name}", picture, lines)
 
 
 @pytest.mark.parametrize("framework", FRAMEWORKS)

@@ -148,7 +148,7 @@ def test_ctrl_c_ends_nndoctor_run_with_the_verdict_and_130(terminal: Tmux, tmp_p
     terminal.wait_for("nndoctor: interrupted")
     terminal.wait(lambda: terminal.region() == (0, 23), "the whole screen")
     terminal.wait_for("nndoctor: run recorded in .nndoctor/runs/")
-    terminal.wait_for("steps (")  # the verdict
+    terminal.wait(lambda: re.search(r" in \d+ steps? \(", terminal.screen()) is not None, "the verdict")
     terminal.type("echo status $?")
     terminal.key("Enter")
     terminal.wait_for("status 130")

@@ -13,7 +13,7 @@ from copy import copy
 from pathlib import Path
 from types import TracebackType
 
-PATIENCE = 60.0
+PATIENCE = 180.0
 """Seconds to wait for something to appear before it counts as missing."""
 
 
