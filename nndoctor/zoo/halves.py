@@ -73,6 +73,7 @@ SEEN = frozenset(
         "lr-schedule-cosine-epochs",
         "lr-schedule-endless-warmup",
         "missing-warmup",
+        "memory-growing-batches",
         "mode-collapse-ring",
         "nan-or-inf-norm",
         "target-network-shared",

@@ -13,7 +13,7 @@ from nndoctor.zoo.models import Mlp
 from nndoctor.zoo.trainer import Trained
 
 
-def train(seed: int, attach: Attach, *, keep_all: bool, steps: int = 450) -> Trained:
+def train(seed: int, attach: Attach, *, keep_all: bool, steps: int = 300) -> Trained:
     data = classification()
     loader = data.train_loader(seed=seed)
     model = seeded(seed, Mlp)
@@ -29,7 +29,7 @@ def train(seed: int, attach: Attach, *, keep_all: bool, steps: int = 450) -> Tra
             loss.backward()
             optimizer.step()
             losses.append(loss.item())
-            kept.append(torch.cat([images] * 8))  # the batch and its augmentations, "to look at later"
+            kept.append(torch.cat([images] * 12))  # the batch and its augmentations, "to look at later"
             if not keep_all:
                 del kept[:-4]
             if len(losses) == steps:
