@@ -27,7 +27,8 @@ types: $(VENV)/.ready-dev  ## mypy, strict, over the package
 	@$(VENV)/bin/mypy
 
 docs: $(VENV)/.ready-docs  ## build the documentation into site/, one page per diagnosis, signal and command; a broken link fails
-	@NO_MKDOCS_2_WARNING=1 $(VENV)/bin/python -m mkdocs build --quiet $(ARGS)
+	@# Not --quiet: it would silence the warnings before strict counts them, and a broken link would pass.
+	@NO_MKDOCS_2_WARNING=1 $(VENV)/bin/python -m mkdocs build $(ARGS)
 
 bench: $(VENV)/.ready-dev  ## measure the overhead, write docs/performance.md (about 20 minutes)
 	@$(VENV)/bin/python benchmarks/overhead.py --write $(ARGS)

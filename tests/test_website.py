@@ -109,3 +109,12 @@ def test_what_belongs_to_a_page_alone_is_put_into_it(website: Any, known: Any) -
     assert all(f"`{case.name}`" in zoo for case in all_cases())
     catalogue = website.pages.linked((DOCS / "catalogue.md").read_text(encoding="utf-8"), known, "catalogue.md")
     assert "[`dead-relu`](diagnoses/dead-relu.md)" in catalogue
+
+
+def test_a_broken_link_fails_the_build() -> None:
+    """mkdocs counts for ``strict`` only the warnings that it is allowed to say."""
+    assert yaml.load((REPOSITORY / "mkdocs.yml").read_text(encoding="utf-8"), Loader=yaml.BaseLoader)["strict"] == "true"
+    recipe = re.search(r"^\t.*mkdocs build.*$", (REPOSITORY / "Makefile").read_text(encoding="utf-8"), flags=re.MULTILINE)
+    assert recipe is not None
+    assert "-q" not in recipe[0]
+    assert "make --no-print-directory docs" in (REPOSITORY / ".ci" / "run").read_text(encoding="utf-8")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 from importlib import import_module
@@ -10,9 +11,13 @@ from typing import Annotated, Any
 import typer
 
 import nndoctor
+from nndoctor.cli.completion import VARIABLE
+from nndoctor.cli.help import Command, RunCommand
 from nndoctor.cli.output import UsageError
 
 HELP = "The doctor for neural network training: measures what happens inside and names the root cause."
+
+BEGIN = "Begin with: nndoctor demo, then nndoctor run -- your_script.py"
 
 COMMANDS = {
     "run": "training.run",
@@ -49,7 +54,9 @@ def app_for(arguments: Sequence[str]) -> typer.Typer:
     app = typer.Typer(
         name="nndoctor",
         help=HELP,
+        epilog=BEGIN,
         no_args_is_help=True,
+        add_completion=VARIABLE in os.environ,  # a shell asks; people have `nndoctor completion`
         rich_markup_mode=None,
         pretty_exceptions_enable=False,
         context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
@@ -78,9 +85,13 @@ def _add(app: typer.Typer, name: str, arguments: Sequence[str]) -> None:
         following = [argument for argument in arguments[1:2] if not argument.startswith("-")]
         if following:
             _refuse_unknown(following[0], [str(info.name) for info in command.registered_commands], f"nndoctor {name}")
+        for info in command.registered_commands:
+            info.cls = Command
         app.add_typer(command, name=name)
+    elif name == "run":
+        app.command(name, cls=RunCommand, context_settings=PASS_THROUGH)(command)
     else:
-        app.command(name, context_settings=PASS_THROUGH if name == "run" else None)(command)
+        app.command(name, cls=Command)(command)
 
 
 def _show_version(wanted: bool) -> None:

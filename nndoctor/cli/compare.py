@@ -30,7 +30,7 @@ def compare(
     json: Annotated[bool, typer.Option("--json", help="The same as --format json.")] = False,
     rules: RulesOption = None,
 ) -> None:
-    """Runs side by side: findings, first divergence, settings that differ, curves.
+    """Put runs side by side: findings, settings, where they part.
 
     The first run is what the others are held against. Times and memory are left out of the divergence.
     """

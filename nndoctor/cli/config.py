@@ -9,17 +9,20 @@ import typer
 from nndoctor.cli.output import columns, count, say, say_json
 from nndoctor.cli.settings import SETTINGS, load_settings
 
-app = typer.Typer(help="The settings in force.", no_args_is_help=True, rich_markup_mode=None)
+app = typer.Typer(help="Show the settings in force.", no_args_is_help=True, rich_markup_mode=None)
 
 
 @app.callback()
 def _config() -> None:
-    """The settings in force."""
+    """Show the settings in force."""
 
 
 @app.command("show")
 def show(json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False) -> None:
-    """Every setting, its value and its origin; a command's own options come before all of them."""
+    """Show every setting, its value and where it comes from.
+
+    A command's own options come before all of them.
+    """
     values = load_settings()
     if json:
         say_json({name: {"value": value.value, "origin": value.origin} for name, value in values.items()})

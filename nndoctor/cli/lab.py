@@ -12,7 +12,7 @@ from nndoctor.cli.lab_surface import surface
 from nndoctor.cli.lab_unhelpful import unhelpful_layers
 
 app = typer.Typer(
-    help="Deeper examinations of a model: curvature, representation, unhelpful layers, and more.",
+    help="Examine a model more deeply: curvature, layers that can go.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )
@@ -20,7 +20,7 @@ app = typer.Typer(
 
 @app.callback()
 def _lab() -> None:
-    """Deeper examinations of a model: curvature, representation, unhelpful layers, and more."""
+    """Examine a model more deeply: curvature, layers that can go."""
 
 
 # One line per sub-command; each lives in a file of its own (nndoctor/cli/lab_<name>.py) and imports torch only when it runs.

@@ -51,9 +51,9 @@ def curvature(
     run: RunOption = None,
     json: JsonOption = False,
 ) -> None:
-    """How sharply the loss bends at a checkpoint, and how noisy its gradient is.
+    """How sharply the loss bends at a checkpoint.
 
-    economy looks at the gradient only; business adds the largest eigenvalue and the trace by layer; full adds five
+    Also how noisy its gradient is: economy looks at the gradient only; business adds the largest eigenvalue and the trace by layer; full adds five
     eigenvalues, their density, and the largest of each layer.
     """
     with at_work() as progress:

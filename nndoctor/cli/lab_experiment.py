@@ -29,9 +29,9 @@ def experiment(
     figure: FigureOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Put a published claim to the test: train on small data with several seeds, and let its criterion decide.
+    """Put a published claim to the test.
 
-    A verdict is reproduced, contradicted, artefact (the effect follows from how it was measured), or open.
+    Trains on small data with several seeds, and lets the claim's own criterion decide. A verdict is reproduced, contradicted, artefact (the effect follows from how it was measured), or open.
     """
     asked = names or ["list"]
     with at_work() as progress:

@@ -71,9 +71,9 @@ def path(
     run: RunOption = None,
     json: JsonOption = False,
 ) -> None:
-    """The loss on the straight and the curved way from the first checkpoint of a folder to the last.
+    """The loss on the way from start to end of a training.
 
-    The curved way is the parabola through the checkpoint in the middle of the training.
+    On the straight way between its first and last checkpoint, and on the curved one: the parabola through the checkpoint in the middle of the training.
     """
     if level not in LEVELS:
         raise UsageError(f"--level: expected {', '.join(LEVELS)}, got {level!r}")

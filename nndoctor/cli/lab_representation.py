@@ -53,7 +53,10 @@ def representation(
     run: RunOption = None,
     json: JsonOption = False,
 ) -> None:
-    """How many dimensions each layer fills, and how alike the layers are; with --over-time when they stop changing."""
+    """How many dimensions each layer fills.
+
+    Also how alike the layers are, and with --over-time when they stop changing.
+    """
     layers = tuple(layer or ())
     if over_time:
         _over_time(_folder(checkpoint), model, batches, loss, layers, threshold, max_batches, device, work, figure, run, json)

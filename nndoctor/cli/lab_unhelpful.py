@@ -47,9 +47,9 @@ def unhelpful_layers(
     run: RunOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Which layers and blocks can go: each is left out in turn and the loss is compared, sample by sample.
+    """Which layers and blocks can go.
 
-    Give it batches that were held out from training.
+    Each is left out in turn and the loss is compared, sample by sample. Give it batches that were held out from training.
     """
     with at_work() as progress:
         from nndoctor.lab import unhelpful as lab

@@ -37,9 +37,9 @@ def predict(
     extrapolate: Annotated[bool, typer.Option("--extrapolate", help="Predict also what is unlike anything recorded.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
 ) -> None:
-    """Predict the time of a training step, for another batch size or a network that has never run.
+    """Predict how long a training step takes.
 
-    Learns from recorded runs of the same machine: at least two networks, better a dozen.
+    For another batch size, or for a network that has never run. Learns from recorded runs of the same machine: at least two networks, better a dozen.
     """
     from nndoctor.reports.times_model import CannotPredict
     from nndoctor.reports.times_model import learn as learn_from

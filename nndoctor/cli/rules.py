@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from nndoctor.rules import Rule, Ruleset
 
-app = typer.Typer(help="The rules: list, show, check, test, write.", no_args_is_help=True, rich_markup_mode=None)
+app = typer.Typer(help="List, show, check, test and write rules.", no_args_is_help=True, rich_markup_mode=None)
 app.command("new")(new)
 app.command("lint")(lint)
 app.command("backtest")(backtest)
@@ -43,14 +43,14 @@ RulesetOption = Annotated[
 
 @app.callback()
 def _rules() -> None:
-    """The rules: list, show, check, test, write."""
+    """List, show, check, test and write rules."""
 
 
 @app.command("list")
 def list_rules(
     rulesets: RulesetArguments = None, json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False
 ) -> None:
-    """Every rule: what it is called, how bad it is, which diagnosis it supports."""
+    """List every rule: its name, how bad it is, its diagnosis."""
     ruleset = _load(rulesets)
     if json:
         say_json([_summary(rule) for rule in ruleset.rules])
@@ -76,7 +76,7 @@ def show(
     rules: RulesetOption = None,
     json: Annotated[bool, typer.Option("--json", help="As JSON, every value in force with its origin.")] = False,
 ) -> None:
-    """A rule as its author wrote it, or with --resolved as it is in force."""
+    """Show a rule as written, or with --resolved as it is in force."""
     names = tuple(rules or setting("rules"))
     found = _called(id, _load(list(names)), names)
     if json:
@@ -96,9 +96,9 @@ def show(
 
 @app.command("check")
 def check(rulesets: RulesetArguments = None, json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False) -> None:
-    """Whether rulesets are right: every mistake with its place, what is wrong, and what to do. Exits with 2 if not.
+    """Check rulesets: every mistake with its place and what to do.
 
-    A file of a folder ruleset is read together with the rest of it. Links may name rules of the built-in rulesets.
+    Exits with 2 if there is one. A file of a folder ruleset is read together with the rest of it. Links may name rules of the built-in rulesets.
     """
     if json:
         _check_as_json(rulesets)
@@ -129,7 +129,10 @@ def _check_as_json(rulesets: list[str] | None) -> None:
 def run_rule_tests(
     rulesets: RulesetArguments = None, json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False
 ) -> None:
-    """Run the tests that the files hold, without a model; exits with 1 if one fails."""
+    """Run the tests that the files hold, without a model.
+
+    Exits with 1 if one fails.
+    """
     from nndoctor.rules import run_tests
 
     names = tuple(rulesets or setting("rules"))
@@ -151,7 +154,10 @@ def run_rule_tests(
 
 @app.command("schema")
 def schema() -> None:
-    """The JSON Schema of ruleset files, for the editor: begin a file with `# yaml-language-server: $schema=FILE`."""
+    """Print the JSON Schema of ruleset files, for the editor.
+
+    Save it as FILE, and begin a ruleset with `# yaml-language-server: $schema=FILE`.
+    """
     from nndoctor.packaged import full_catalogue
     from nndoctor.rules.schema import json_schema
 

@@ -30,7 +30,10 @@ def lint(
     ignore: Annotated[list[str] | None, typer.Option("--ignore", metavar="CODE", help="A remark not to make; may be repeated.")] = None,
     json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
 ) -> None:
-    """What is right but not good yet: missing docs, missing tests, numbers without a reason. Exits with 1 if there is any."""
+    """Say what is right but not good yet: docs, tests, reasons.
+
+    Exits with 1 if there is any.
+    """
     from nndoctor.rules.lint import CODES
     from nndoctor.rules.lint import lint as remarks_on
 
@@ -70,9 +73,9 @@ def backtest(
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
 ) -> None:
-    """Rules over recorded runs: fired when, how long before the loss broke, false alarms. Exits with 1 on a false alarm.
+    """Judge recorded runs by rules: who fires when, false alarms.
 
-    The rules of core judge along, so that it is known what would explain a finding; only RULESET's own are listed.
+    Also how long before the loss broke; exits with 1 on a false alarm. The rules of core judge along, so that it is known what would explain a finding; only RULESET's own are listed.
     """
     from nndoctor.rules.loading import ruleset_around
 

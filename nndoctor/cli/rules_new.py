@@ -38,7 +38,10 @@ def new(
     out: Annotated[Path | None, typer.Option("-o", "--out", help="Where to write it.  [default: ID.yaml]")] = None,
     json: Annotated[bool, typer.Option("--json", help="What was written, as JSON.")] = False,
 ) -> None:
-    """Write the file of a new rule, with every section to fill in and tests that pass."""
+    """Write the file of a new rule, with tests that pass.
+
+    Every section is there, to be filled in.
+    """
     if not re.fullmatch(r"[a-z][a-z0-9]*(-[a-z0-9]+)*", id) or len(id) > 80:
         plain = re.sub(r"[^a-z0-9]+", "-", id.lower()).strip("-")
         raise UsageError(f"{id!r} is no name for a rule: lower-case words and digits with hyphens, as in {plain or 'dead-relu'}")

@@ -39,7 +39,7 @@ def try_expression(
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
 ) -> None:
-    """An expression over a recorded run: its course, its unit, and where it holds.
+    """Plot an expression over a recorded run, and where it holds.
 
     Every signal of the catalogue and every record of the run's rulesets may stand in it.
     """

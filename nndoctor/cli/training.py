@@ -19,14 +19,14 @@ UiOption = Annotated[
 
 def run(
     context: typer.Context,
-    module: Annotated[bool, typer.Option("-m", help="Run a module, as with python -m: nndoctor run -m package.module.")] = False,
+    module: Annotated[bool, typer.Option("-m", help="Run a module instead of a script: nndoctor run -m package.module.")] = False,
     rules: Annotated[
         list[str] | None,
         typer.Option("--rules", metavar="RULESET", help="core, a file or package:name; may be repeated."),
     ] = None,
     ui: UiOption = None,
     budget: Annotated[
-        float | None, typer.Option(min=0.0, max=1.0, help="Share of the step time the doctor may cost.")
+        float | None, typer.Option(min=0.0, max=1.0, help="Share of the step time that the doctor may cost.  [default: the setting budget]")
     ] = None,
     cadence: Annotated[
         int | None, typer.Option(min=1, help="Measure every so many steps instead of by budget.")

@@ -9,6 +9,7 @@ from typing import Any
 import typer.main
 
 from nndoctor.cli.app import app_for
+from nndoctor.cli.help import plain_name
 from nndoctor.cli.main import __doc__ as conventions
 
 from .text import bullets, page, prose, section, table
@@ -55,5 +56,5 @@ def usage(path: str, command: Any, context: Any) -> str:
 def parameters(command: Any, context: Any, kind: str) -> str:
     """The arguments or options of a command, as its help says them."""
     found = [parameter.get_help_record(context) for parameter in command.params if parameter.param_type_name == kind]
-    rows = ((f"`{written}`".replace("|", "\\|"), prose(" ".join(said.split()))) for written, said in filter(None, found))
+    rows = ((f"`{plain_name(written)}`".replace("|", "\\|"), prose(" ".join(said.split()))) for written, said in filter(None, found))
     return table((kind, "what it does"), rows)

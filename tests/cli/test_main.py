@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 import nndoctor as package
+from nndoctor.cli import app
 from nndoctor.cli import main as main_module
 from nndoctor.cli.output import UsageError
 from nndoctor.cli.settings import load_settings, nearest_file
@@ -70,6 +71,23 @@ def test_every_command_is_listed_and_has_help(nndoctor: Command) -> None:
     for name in ("run", "demo", "watch", "ls", "diagnose", "report", "explain", "rules", "check", "config"):
         assert f"  {name} " in overview
         assert nndoctor(name, "--help").out.startswith(f"Usage: nndoctor {name}")
+
+
+@pytest.mark.parametrize("group", [[], ["rules"], ["lab"], ["config"]], ids=lambda group: " ".join(group) or "nndoctor")
+def test_an_overview_says_of_each_command_in_one_whole_sentence_what_it_does(nndoctor: Command, group: list[str]) -> None:
+    commands = nndoctor(*group, "--help").out.partition("Commands:\n")[2].partition("\n\n")[0].splitlines()
+    assert commands
+    assert [line for line in commands if not line.startswith("  ") or line[2] == " " or not line.endswith(".") or line.endswith("...")] == []
+
+
+def test_the_help_of_run_shows_where_the_script_goes(nndoctor: Command) -> None:
+    assert nndoctor("run", "--help").out.startswith("Usage: nndoctor run [OPTIONS] -- SCRIPT [ARGS]...\n")
+
+
+@pytest.mark.parametrize("name", app.COMMANDS)
+def test_help_names_values_in_words_and_not_by_their_python_types(nndoctor: Command, name: str) -> None:
+    told = nndoctor(name, "--help").out
+    assert [mark for mark in ("<str", "<int", "<float", "<path", "<list", "{", "[[") if mark in told] == []
 
 
 @pytest.mark.parametrize(
