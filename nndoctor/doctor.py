@@ -313,6 +313,7 @@ class Doctor:
         self._footer = type(display).__name__ == "FooterDisplay"
         self._worker = Worker(Judge(ruleset, index.targets(), catalogue), writer, display, self.name, self._worker_failed)
         self._worker.facts = self.facts
+        self._worker.show_also(published)
         self._responses = Responses(options.wishes, actions_of(ruleset.rules), self._save_checkpoint, self._worker_failed)
         self._look_for_sinks = options.sinks == "auto"
         self._sender = Sender(self._worker_failed)
@@ -378,6 +379,7 @@ class Doctor:
         self.facts[PUBLISHED] = [*self.facts[PUBLISHED], *(asdict(signal) for signal in published)]
         if self._worker.writer is not None:
             self._worker.writer.facts({PUBLISHED: self.facts[PUBLISHED]})
+        self._worker.show_also(published)
         self._seat(subscribers)
 
     @property

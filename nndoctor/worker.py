@@ -10,6 +10,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, Protocol, TypeAlias
 
@@ -17,9 +18,9 @@ from nndoctor.findings import Diagnosis, Finding, ProbeFailure
 from nndoctor.frames import Payload, Stretch, unpack
 from nndoctor.record import RecordWriter
 from nndoctor.reports.panel import PanelState, panel_state
-from nndoctor.reports.panel_data import PANEL_SIGNALS
+from nndoctor.reports.panel_data import OWN_SHOWN, PANEL_SIGNALS
 from nndoctor.rules import Judge
-from nndoctor.signals import Frame, Targets
+from nndoctor.signals import Frame, Signal, Targets
 
 QUEUE_LENGTH = 1024
 SHOW_INTERVAL = 0.5
@@ -80,6 +81,7 @@ class Worker:
         self.probe_failures: Sequence[ProbeFailure] = ()
         self.on_findings: Callable[[Sequence[Finding]], None] | None = None
         self.on_frame: Callable[[Frame], None] | None = None
+        self._published: tuple[Signal, ...] = ()
         self._failed = failed
         self._queue: queue.Queue[Work] = queue.Queue(QUEUE_LENGTH)
         self._shown = self._noted = 0.0
@@ -96,6 +98,16 @@ class Worker:
             self.dropped += sum(len(step) if isinstance(step, Stretch) else 1 for step in steps)
             return False
         return True
+
+    def show_also(self, published: Sequence[Signal]) -> None:
+        """Let the panel show the first few signals that subscribers of the run publish."""
+        with suppress(queue.Full):  # the panel lacks a line; a training must not wait for that
+            self._queue.put_nowait(lambda: self._keep(published))
+
+    def _keep(self, published: Sequence[Signal]) -> None:
+        self._published = (*self._published, *published)
+        for signal in self._published[:OWN_SHOWN]:
+            self.judge.history.series(signal.name)
 
     def drain(self, timeout: float = 60.0) -> bool:
         """Wait until everything handed over so far is judged and written; False after `timeout` seconds."""
@@ -227,5 +239,6 @@ class Worker:
                 overhead=self.pace.overhead,
                 pending=self.judge.pending(),
                 status="running",
+                published=self._published,
             )
         )

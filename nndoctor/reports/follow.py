@@ -79,6 +79,7 @@ class Follower:
             overhead=self._overhead(known),
             pending=_count(known.get("pending")) or 0,
             status=self._reader.status,
+            published=self._reader.published,
         )
         if rules is None:  # what is not recorded is not known: say neither that rules passed nor how many there were
             silent = not any(f.severity > Severity.INFO and f.suppressed is None for f in self.findings)

@@ -28,6 +28,7 @@ STATUS_INTERVAL = 60.0
 """Seconds between two status lines."""
 
 _CURVE_KEYS = {"loss": "loss", "lr": "lr", "grad": "grad_norm", "update_ratio": "update_ratio"}
+_NO_KEY = re.compile(r"[^\w.-]")
 _BARE = re.compile(r"[^\s\"'=\\]+")
 
 
@@ -107,6 +108,7 @@ def status_line(state: PanelState) -> str:
         **curves,
         steps_per_second=state.steps_per_second,
         overhead=state.overhead,
+        **{f"own.{_NO_KEY.sub('_', curve.signal)}": curve.value for curve in state.own},
         rules_ok=state.rules_ok,
         pending=state.pending,
         findings=sum(f.speaks and f.state != "cleared" for f in state.findings),

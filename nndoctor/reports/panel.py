@@ -42,6 +42,8 @@ NARROW = 72
 
 BRIEF_ORDER = ("loss", "grad", "update_ratio", "lr")
 CURVE_LABELS = {"loss": "loss", "lr": "lr", "grad": "grad", "update_ratio": "upd/w"}
+OWN_PREFIX = "metric."
+"""What the name of a metric made from a function begins with; where room is short it goes without saying."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,8 +101,9 @@ class PanelRows:
     ascii: bool
 
     def compact(self) -> list[Row]:
-        """A healthy run in two rows; a third one says so if a probe of ours has failed."""
-        extra = [Row(2, self.dismissed())] if self.state.probe_failures else []
+        """A healthy run in two rows; more for metrics of the run's own, and if a probe of ours has failed."""
+        extra = [Row(3, self.own())] if self.state.own else []
+        extra += [Row(2, self.dismissed())] if self.state.probe_failures else []
         return [Row(0, self.title()), Row(1, self.healthy()), *extra]
 
     def full(self) -> list[Row]:
@@ -111,6 +114,7 @@ class PanelRows:
         rows += [Row(rank, text) for rank, text in zip((4, 6), curves, strict=False)]
         if self.state.layers is not None and len(self.state.layers.names) > 1:
             rows.append(Row(7, self.layers(self.state.layers)))
+        rows += [Row(8, self.own())] if self.state.own else []
         rows += self.cause_rows()
         rows += [Row(8, self.over(finding)) for finding in self.state.recovered[:2]]
         rows.append(Row(3, self.status()))
@@ -212,6 +216,27 @@ class PanelRows:
         line.append(sparkline(curve, spark, self.glyphs), style="red" if curve.alarming else "cyan")
         if remark:
             line.append(" " + remark, style="bold yellow" if curve.alarming else "dim")
+        return line
+
+    def own(self) -> Text:
+        """``own  alignment 0.83 ▁▂▃▅   weights.drift 0.12 ▂▃▅█   +2``: as many as fit, the rest counted."""
+        curves, wide = self.state.own, self.width >= NARROW
+        line = self.line((" own" + " " * (3 if wide else 1), "dim"))
+        room = self.width - line.cell_len - 1
+        heads = [self.line((curve_label(curve, self.ascii, 28 if wide else 16) + " ", "dim"), (curve_value(curve), "bold")) for curve in curves]
+        shown = len(heads)
+        while shown > 1 and sum(head.cell_len + 8 for head in heads[:shown]) + 4 > room:
+            shown -= 1
+        rest = len(heads) - shown + self.state.own_more
+        more = f"+{rest}" if rest else ""
+        share = (room - len(more) - sum(head.cell_len for head in heads[:shown])) // shown - 4
+        for head, curve in zip(heads[:shown], curves, strict=False):
+            line.append_text(head)
+            if share >= 3 and len(curve.points) > 1:
+                line.append(" " + sparkline(curve, min(24, share), self.glyphs), style="cyan")
+            line.append("   ")
+        line.append(more, style="dim")
+        line.rstrip()
         return line
 
     def layers(self, strip: LayerStrip) -> Text:
@@ -393,6 +418,12 @@ def number(value: float) -> str:
         return f"{value:.0f}"
     mantissa, exponent = f"{value:.1e}".split("e")
     return f"{mantissa}e{int(exponent)}"
+
+
+def curve_label(curve: Curve, ascii: bool = False, width: int = 28) -> str:
+    """What a curve is called: a word for each of ours, a name of the user's as it is but cleaned, and cut to `width`."""
+    own = curve.signal.removeprefix(OWN_PREFIX) or curve.signal
+    return CURVE_LABELS.get(curve.key) or safe(own, width, ascii=ascii)
 
 
 def curve_value(curve: Curve) -> str:

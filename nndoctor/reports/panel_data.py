@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from nndoctor.findings import Diagnosis, Finding, Severity, describe_fix, taken_for
 from nndoctor.history import History
-from nndoctor.signals import CATALOGUE, Targets
+from nndoctor.signals import CATALOGUE, Signal, Targets
 
 RECENT_SAMPLES = 256
 """Measurements that a curve of the panel looks back on."""
@@ -32,6 +32,9 @@ PANEL_SIGNALS = (
 CURVE_POINTS = 96
 """Points kept of them: no panel draws a curve wider than this."""
 
+OWN_SHOWN = 4
+"""So many of the signals that a run's own subscribers publish are shown; all of them stand in the report."""
+
 HEALTHY_UPDATE_RATIO = (1e-4, 1e-2)
 """One decade to each side of 1e-3, the rule of thumb of the Stanford CS231n notes (neural networks 3)."""
 
@@ -41,7 +44,7 @@ class Curve:
     """One value of the run over its recent steps.
 
     Args:
-        key: ``loss``, ``lr``, ``grad`` or ``update_ratio``.
+        key: ``loss``, ``lr``, ``grad`` or ``update_ratio``; ``own`` for what a subscriber publishes.
         signal: the signal it was read from.
         value: the newest value; None if it is not finite or was never measured.
         points: means of equal stretches of the recent samples, oldest first; at most ``CURVE_POINTS``.
@@ -143,6 +146,8 @@ class PanelState:
         probe_failures: probes that were dismissed.
         verdict: the run in one sentence.
         taken_for: what kind of run the doctor takes it for.
+        own: what subscribers of the run's own publish, the first few signals; over layers and parameters their median.
+        own_more: how many more of them have been measured, or will be.
     """
 
     name: str
@@ -162,6 +167,8 @@ class PanelState:
     probe_failures: tuple[str, ...] = ()
     verdict: str = ""
     taken_for: tuple[str, ...] = ()
+    own: tuple[Curve, ...] = ()
+    own_more: int = 0
 
     @property
     def causes(self) -> tuple[FindingLine, ...]:
@@ -195,8 +202,13 @@ def panel_state(
     overhead: float | None = None,
     pending: int = 0,
     status: str = "running",
+    published: Sequence[Signal] = (),
 ) -> PanelState:
-    """The panel's content for a run: what was measured (`history`) and what was found (`diagnosis`)."""
+    """The panel's content for a run: what was measured (`history`) and what was found (`diagnosis`).
+
+    `published` are the signals that subscribers of the run publish.
+    """
+    own = own_curves(history, published)
     measured = PanelState(
         name=name,
         status=status,
@@ -207,6 +219,8 @@ def panel_state(
         curves=curves(history),
         layers=layer_strip(history, diagnosis.findings),
         pending=pending,
+        own=own,
+        own_more=len(published) - len(own) if own else 0,
     )
     return with_diagnosis(measured, diagnosis, history.targets)
 
@@ -336,17 +350,38 @@ def _update_ratio(history: History) -> Curve | None:
     if signal is None:
         return None
     steps, table = history.tail(signal, RECENT_SAMPLES)  # (samples,), (samples, targets)
-    stride = -(-table.size // 4096)  # bounds the sorting below: a panel is drawn twice a second
-    steps, table = steps[::-stride][::-1], table[::-stride][::-1]
-    ordered = np.sort(np.where(np.isfinite(table) & (table > 0), table, np.nan), axis=1)  # NaN go last
-    moved = np.isfinite(ordered).sum(axis=1)
-    known = np.flatnonzero(moved)
-    if not known.size:
+    steps, values = _middle(steps, np.where(table > 0, table, np.nan))
+    if not values.size:
         return None
-    steps, values = steps[known], ordered[known, (moved[known] - 1) // 2].astype(np.float64)
     low, high = HEALTHY_UPDATE_RATIO
     odd = not low <= values[-1] <= high
     return _curve("update_ratio", signal, steps, values, "want 1e-3" if odd else "", odd)
+
+
+def own_curves(history: History, published: Sequence[Signal]) -> tuple[Curve, ...]:
+    """The first few of the `published` signals that have been measured; over several targets their median."""
+    measured = history.measured()
+    found = []
+    for signal in published:
+        if signal.name not in measured:
+            continue
+        steps, table = history.tail(signal.name, RECENT_SAMPLES)  # (samples,), (samples, targets)
+        steps, values = _middle(steps, table)
+        if values.size:
+            found.append(_curve("own", signal.name, steps, values, ""))
+        if len(found) == OWN_SHOWN:
+            break
+    return tuple(found)
+
+
+def _middle(steps: NDArray[np.int64], table: NDArray[Any]) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """The median of each row's finite values, without the rows that have none; (samples,), (samples, targets) to (k,), (k,)."""
+    stride = max(1, -(-table.size // 4096))  # bounds the sorting below: a panel is drawn twice a second
+    steps, table = steps[::-stride][::-1], table[::-stride][::-1]
+    ordered = np.sort(np.where(np.isfinite(table), table, np.nan), axis=1)  # NaN go last
+    finite = np.isfinite(ordered).sum(axis=1)
+    known = np.flatnonzero(finite)
+    return steps[known], ordered[known, (finite[known] - 1) // 2].astype(np.float64)
 
 
 def _curve(

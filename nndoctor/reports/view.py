@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from nndoctor.findings import Diagnosis, Finding, RuleDocs, Severity
 from nndoctor.history import History
 from nndoctor.reports.windows import RawWindow
-from nndoctor.signals import PUBLISHED, Targets
+from nndoctor.signals import PUBLISHED, Signal, Targets
 
 if TYPE_CHECKING:
     from nndoctor.record import RecordReader
@@ -64,6 +64,7 @@ class RunView:
         problems: what could not be read from the record.
         lab: examinations of the lab that were kept with the run, oldest first.
         windows: every sample around the beginning of root causes, where `history` holds the run in buckets.
+        published: the signals that subscribers of the run publish.
     """
 
     name: str
@@ -78,6 +79,7 @@ class RunView:
     problems: tuple[str, ...] = ()
     lab: tuple[LabResult, ...] = ()
     windows: tuple[RawWindow, ...] = ()
+    published: tuple[Signal, ...] = ()
 
     def symptoms_of(self, finding: Finding) -> tuple[Finding, ...]:
         """The findings that `finding` explains, also through one another; worst first."""
@@ -125,7 +127,7 @@ def build_view(
     """The view of a recorded run.
 
     Args:
-        reader: its record; only facts, status, events and reading problems are taken from it.
+        reader: its record; only facts, status, events, published signals and reading problems are taken from it.
         diagnosis, history: what the rules said about it and what it measured.
         rule_docs: documentation of the loaded rules, by rule id.
         before_after: history, diagnosis and label of a repetition with the remedy applied.
@@ -145,6 +147,7 @@ def build_view(
         problems=tuple(str(problem) for problem in reader.problems),
         lab=lab,
         windows=windows,
+        published=reader.published,
     )
 
 

@@ -20,13 +20,13 @@ from nndoctor.history import History
 from nndoctor.record import RunSummary
 from nndoctor.reports.panel import (
     ASCII,
-    CURVE_LABELS,
     NARROW,
     UNICODE,
     Curve,
     PanelRows,
     PanelState,
     chart,
+    curve_label,
     curve_value,
     number,
 )
@@ -188,17 +188,22 @@ class _Page:
         if strip is not None and len(strip.names) > 1:
             tail += [rows.layers(strip), Text("")]
         columns = 2 if self.width >= NARROW else 1
-        curve_rows = math.ceil(len(state.curves) / columns)
         spare = self.height - 3 - len(tail) - min(len(found), 8)
-        tall = min(8, spare // max(1, curve_rows) - 1)
-        pictures = self.charts(columns, tall) if tall >= 2 else rows.curve_rows()
+
+        def tall(curves: Sequence[Curve]) -> int:
+            return min(8, spare // max(1, math.ceil(len(curves) / columns)) - 1)
+
+        curves = (*state.curves, *state.own)
+        if state.own and tall(curves) < 3:  # a line for what is the run's own, so that the rest may be seen
+            tail[1:1] = [rows.own(), Text("")]
+            spare, curves = spare - 2, state.curves
+        pictures = self.charts(curves, columns, tall(curves)) if tall(curves) >= 2 else rows.curve_rows()
         room = max(1, self.height - 3 - len(tail) - len(pictures))
         if len(found) > room:
             found = [*found[: room - 1], Text(f"   and {len(found) - room + 1} more rows: press f", style="dim")]
         return [*pictures, *tail, *found, rows.status(hint=False)]
 
-    def charts(self, columns: int, tall: int) -> list[Text]:
-        curves = self.scene.state.curves
+    def charts(self, curves: Sequence[Curve], columns: int, tall: int) -> list[Text]:
         lines: list[Text] = []
         share = self.width // columns
         for first in range(0, len(curves), columns):
@@ -212,7 +217,7 @@ class _Page:
 
     def chart(self, curve: Curve, width: int, tall: int) -> list[Text]:
         head = Text(no_wrap=True)
-        head.append(f" {CURVE_LABELS[curve.key]} ", style="dim")
+        head.append(f" {curve_label(curve, self.ascii, max(8, width - 12))} ", style="dim")
         head.append(curve_value(curve), style="bold red" if curve.nonfinite else "bold")
         head.append("  " + curve.remark, style="bold yellow" if curve.alarming else "dim")
         head.truncate(width)
@@ -272,7 +277,8 @@ class _Page:
         """The layers as a table, those to look at first on top."""
         history = self.scene.history
         measured = set(history.measured())
-        columns = [(name, title) for name, title in LAYER_COLUMNS if name in measured][: max(1, (self.width - 28) // 10)]
+        own = [(curve.signal, curve_label(curve, self.ascii, 9)) for curve in self.scene.state.own if history.catalogue[curve.signal].per == "layer"]
+        columns = [(name, title) for name, title in (*LAYER_COLUMNS, *own) if name in measured][: max(1, (self.width - 28) // 10)]
         if not columns:
             return [Text(""), Text(" No layer has been measured yet.", style="dim")]
         table = {name: np.asarray(history.latest(name), dtype=float) for name, _ in columns}

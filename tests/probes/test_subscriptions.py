@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader, TensorDataset
 import nndoctor
 from nndoctor import Bundle, Signal, Subscriber, Subscription
 from nndoctor.record import RecordReader
+from nndoctor.reports.panel_data import PanelState
 from nndoctor.subscribers import EVENTS, TOPICS, Published, Run
 
 Wrap = Callable[..., nndoctor.Doctor]
@@ -374,6 +375,37 @@ def test_a11_published_signals_are_recorded_and_can_be_subscribed_to_in_turn(wra
         assert values["weights.high.mean"] == pytest.approx(sum(highs) / 2)
         assert values["metric.twice"] == pytest.approx(sum(highs))
         assert {signal.name for signal in reader.published} == {"weights.low", "weights.high", "weights.high.mean", "metric.twice"}
+
+
+def test_the_panel_shows_what_is_published_also_by_a_subscriber_that_comes_later(wrap: Wrap) -> None:
+    class Last:
+        """A panel that keeps what it was last handed."""
+
+        state: PanelState | None = None
+
+        def due(self) -> bool:
+            return True
+
+        def show(self, state: PanelState) -> None:
+            self.state = state
+
+        def close(self, final: object) -> None: ...
+
+    model = perceptron()
+    optimizer = sgd(model)
+    doctor = wrap(model, optimizer, Statistics())
+    shown = doctor._worker.display = Last()
+    for seed in range(3):
+        step(model, optimizer, seed)
+    doctor.subscribe(mean_of_highs)
+    for seed in range(3, 6):
+        step(model, optimizer, seed)
+    doctor._worker._shown = 0.0
+    doctor.diagnosis()
+    step(model, optimizer, 6)
+    doctor.diagnosis()
+    assert shown.state is not None
+    assert {curve.signal for curve in shown.state.own} == {"weights.low", "weights.high", "weights.high.mean"}
 
 
 @pytest.mark.parametrize(
@@ -795,6 +827,7 @@ def test_a_rule_judges_what_a_subscriber_publishes_live_and_from_the_record(wrap
     assert found.targets == ("2",)
     doctor.close()
     report = doctor.report(tmp_path / "report.html").read_text()
+    assert "Metrics of your own" in report
     assert "metric.constant" in report
     assert "Always 1." in report
     from nndoctor.cli.main import main

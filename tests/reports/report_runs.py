@@ -12,7 +12,7 @@ from nndoctor.findings import Diagnosis, Evidence, Finding, Fix, NotExamined, Pr
 from nndoctor.history import History
 from nndoctor.reports.view import BeforeAfter, LabResult, Note, RunView
 from nndoctor.reports.windows import raw_windows
-from nndoctor.signals import Frame, Targets
+from nndoctor.signals import CATALOGUE, Frame, Signal, Targets
 
 HOSTILE = ("</script><img src=x onerror=alert(1)>", "blocks[/x]", "safe\u202egnp.exe\u2066", "a\x1b[2Jb\x00c", "{{ 7*7 }}", "'\"><svg onload=alert(2)>")
 
@@ -26,6 +26,14 @@ FACTS: dict[str, Any] = {
     "seconds": 1284.0,
     "versions": {"torch": "2.13.0", "python": "3.12.3", "nndoctor": "0.1.0"},
 }
+
+
+OWN = (
+    Signal("metric.alignment", "layer", "1", "Cosine between weights and the step that they make."),
+    Signal("metric.surprise", "run", "nats", "Entropy of the prediction <of a batch>."),
+    Signal("metric.silent", "run", "1", "Never published."),
+)
+"""What subscribers of the ill run publish."""
 
 
 def targets(layers: int, names: tuple[str, ...] = ()) -> Targets:
@@ -48,7 +56,7 @@ def history(steps: int = 3000, layers: int = 24, *, sick_from: int | None = None
     """A run of `steps` steps; from `sick_from` on its learning rate is far too high. `frames` receives what was measured."""
     chance = np.random.default_rng(seed)
     aims = targets(layers, names)
-    made = History(aims)
+    made = History(aims, CATALOGUE.extended(OWN))
     warm = np.minimum(np.arange(1, steps + 1) / max(steps / 20, 1), 1.0)
     rate = 3e-4 * warm * (0.5 + 0.5 * np.cos(np.pi * np.arange(steps) / max(steps, 1)))
     ill = np.zeros(steps) if sick_from is None else np.clip((np.arange(steps) - sick_from) / max(steps / 12, 1), 0, 1)
@@ -103,6 +111,8 @@ def history(steps: int = 3000, layers: int = 24, *, sick_from: int | None = None
                 "input.std": [1.0 + 0.02 * chance.standard_normal()],
                 "input.batch_size": [128.0],
                 "target.classes": [10.0],
+                "metric.alignment": np.linspace(0.1, 0.3, layers) + 0.05 * noise,
+                "metric.surprise": [2.3 * np.exp(-index / steps)],
                 "target.majority_fraction": [0.12 + 0.02 * chance.random()],
             }
         if step % max(steps // 20, 1) == 0:
@@ -200,7 +210,7 @@ def ill(steps: int = 3000, layers: int = 24, names: tuple[str, ...] = (), repeat
     return view(
         made, findings(made, first), before_after=after, notes=(Note(first, "probe", "timing was dismissed"),),
         probe_failures=(ProbeFailure("timing", first, "RuntimeError: no clock"),),
-        lab=(LabResult("Curvature", ("eigenvalues 12, 3", "", "Unstable above a learning rate of 0.17.")),),
+        lab=(LabResult("Curvature", ("eigenvalues 12, 3", "", "Unstable above a learning rate of 0.17.")),), published=OWN,
     )  # fmt: skip
 
 

@@ -178,6 +178,20 @@ def test_the_mouse_over_one_chart_reads_out_all_of_the_timeline(browser: Browser
     assert all(abs(int(text.split()[1].rstrip(":")) - 300) <= 16 for text in told)
 
 
+def test_metrics_of_ones_own_are_drawn_and_move_with_the_timeline(browser: Browser, pages: dict[str, Path]) -> None:
+    browser.open(pages["ill"])
+    drawn = "[...document.querySelectorAll('#own figure')].map((f) => [f.querySelector('b').textContent, !!f.querySelector('.u-wrap')])"
+    assert browser.evaluate(drawn) == [["metric.alignment", True], ["metric.surprise", True]]
+    assert "<of a batch>" in browser.evaluate("document.querySelector('#own').textContent")
+    browser.mouse("Moved", browser.place(over("loss"), 0.5))
+    browser.painted()
+    told = browser.evaluate("[...document.querySelectorAll('#own .readout')].map((e) => e.textContent)")
+    assert [abs(int(text.split()[1].rstrip(":")) - 300) <= 8 for text in told] == [True, True]
+    browser.evaluate("zoomRun(100, 200)")
+    browser.painted()
+    assert browser.evaluate("plots.get('run').filter((p) => p.item.id.startsWith('own')).map((p) => Math.round(p.u.scales.x.max))") == [200, 200]
+
+
 def test_the_buttons_of_a_root_cause_show_where_it_began(browser: Browser, pages: dict[str, Path]) -> None:
     browser.open(pages["ill"])
     browser.evaluate("document.querySelector('[data-look]').click()")

@@ -14,6 +14,7 @@ from nndoctor.findings import Diagnosis, Evidence, Finding, RuleDocs, Severity
 from nndoctor.history import History
 from nndoctor.reports import FORMATS, ReportError, html, json_report, markdown, render_report, text, write_report
 from nndoctor.reports.view import RunView, build_view
+from nndoctor.signals import Signal
 from tests.reports import report_runs as runs
 
 
@@ -161,6 +162,7 @@ class Reader:
         step, kind, text = 3, "note", "hello"
 
     status = "killed"
+    published = (Signal("metric.alignment", "layer", "1", "Cosine."),)
     problems = ("frame 7 is damaged",)
 
     def events(self) -> list[Any]:
@@ -173,6 +175,7 @@ def test_the_view_of_a_record_takes_facts_status_events_and_problems() -> None:
     view = build_view(Reader(), Diagnosis(steps=1, facts={"device": "cpu"}), made, docs, (made, Diagnosis(), "lr=1"))  # type: ignore[arg-type]
     assert view.facts == {"started": 5.0, "model": "net", "device": "cpu"}
     assert (view.name, view.status, view.problems) == ("run-1", "killed", ("frame 7 is damaged",))
+    assert view.published == Reader.published
     assert view.notes[0].text == "hello"
     assert view.before_after is not None
     assert view.before_after.label == "lr=1"

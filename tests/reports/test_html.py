@@ -17,13 +17,13 @@ from nndoctor.findings import Diagnosis, Evidence, Finding, Fix, NotExamined, Se
 from nndoctor.history import History
 from nndoctor.reports import html, svg
 from nndoctor.reports.charts import Band, Chart, duration, number, quantity, run_line, spread_line, ticks
-from nndoctor.reports.sections import SECTIONS
+from nndoctor.reports.sections import SECTIONS, own
 from nndoctor.reports.sections.common import factor, remedy, scientific, sentence, telling
 from nndoctor.reports.sections.layers import findings_by_layer
 from nndoctor.reports.sections.measured import flat, overhead_share
 from nndoctor.reports.sections.timeline import not_finite
 from nndoctor.reports.view import RunView, current_value, grade, public_facts, spelled
-from nndoctor.signals import Targets
+from nndoctor.signals import CATALOGUE, Signal, Targets
 from tests.reports import report_runs as runs
 
 
@@ -87,6 +87,30 @@ def test_the_verdict_names_cause_step_and_change_in_words(ill_page: Page) -> Non
     assert "Learning rate too high since step 280" in ill_page.text
     assert "lr: 3e-3" in ill_page.text
     assert "lr: 2e-4" in ill_page.text
+
+
+def test_every_metric_of_the_users_own_has_a_curve_its_meaning_and_its_range(ill: RunView) -> None:
+    shown = own.build(ill)
+    assert shown is not None
+    assert [(chart.title, chart.note) for chart in shown["charts"]] == [
+        ("metric.alignment", "Cosine between weights and the step that they make. Median of 12 layers, between their 10th and 90th percentile."),
+        ("metric.surprise", "Entropy of the prediction <of a batch>."),
+    ]
+    assert [(row.name, row.where) for row in shown["rows"]] == [("metric.alignment", "12 layers"), ("metric.surprise", "the run")]
+    assert shown["rows"][1].high == "2.3"
+    assert [signal.name for signal in shown["silent"]] == ["metric.silent"]
+
+
+def test_many_metrics_of_the_users_own_have_a_row_each_but_not_a_chart_each() -> None:
+    many = tuple(Signal(f"metric.m{number}", "run", "1", "") for number in range(40))
+    measured = History.from_series({signal.name: [1.0, 2.0] for signal in many}, catalogue=CATALOGUE.extended(many))
+    shown = own.build(runs.view(measured, published=many))
+    assert shown is not None
+    assert (len(shown["charts"]), shown["unshown"], len(shown["rows"])) == (own.CHARTS, 40 - own.CHARTS, 40)
+
+
+def test_without_metrics_of_the_users_own_there_is_no_such_section() -> None:
+    assert own.build(runs.healthy(50, 2)) is None
 
 
 def test_symptoms_are_folded_under_their_cause_also_indirect_ones(ill: RunView) -> None:

@@ -11,7 +11,7 @@ import pytest
 from rich.cells import cell_len
 from rich.console import Console
 
-from nndoctor.findings import Diagnosis, NotExamined, ProbeFailure
+from nndoctor.findings import Diagnosis, Finding, NotExamined, ProbeFailure
 from nndoctor.history import History
 from nndoctor.reports.panel import (
     Curve,
@@ -25,7 +25,7 @@ from nndoctor.reports.panel import (
     sparkline,
 )
 from nndoctor.reports.panel_data import bucketed, with_diagnosis
-from nndoctor.signals import Frame, Targets
+from nndoctor.signals import CATALOGUE, Frame, Signal, Targets
 from tests.reports.panel_cases import (
     CAUSE,
     HOSTILE,
@@ -47,6 +47,55 @@ def plain(state: PanelState, width: int = 80, height: int = 8, *, ascii: bool = 
 
 
 # ------------------------------------------------------------------------------------------ the data
+
+OWN = (
+    Signal("metric.alignment", "layer", "1", "Cosine."),
+    Signal("metric.never", "run", "1", "Not published yet."),
+    *(Signal(f"weights.m{number}", "run", "1", "One of many.") for number in range(6)),
+)
+
+
+def own_state(*found: Finding) -> PanelState:
+    """A run whose subscribers publish a signal per layer, one of which is never heard, and six of the run."""
+    run = History(TARGETS, CATALOGUE.extended(OWN))
+    for step in range(1, 41):
+        layers = np.linspace(0.0, 1.0, len(LAYERS))
+        layers[0] = np.nan
+        values = {"loss": [2.0], "metric.alignment": layers * step / 40, **{f"weights.m{number}": [number * step] for number in range(6)}}
+        run.append(Frame(step, float(step), None, {name: np.asarray(value, np.float32) for name, value in values.items()}))
+    return panel_state(run, diagnosis(*found), name="mini", published=OWN)
+
+
+def test_what_subscribers_publish_is_shown_by_its_median_and_the_rest_counted() -> None:
+    state = own_state()
+    assert [curve.signal for curve in state.own] == ["metric.alignment", "weights.m0", "weights.m1", "weights.m2"]
+    assert state.own[0].value == pytest.approx(np.linspace(0, 1, len(LAYERS))[1:][(len(LAYERS) - 2) // 2])
+    assert len(state.own[0].points) == 40
+    assert state.own_more == 4
+
+
+@pytest.mark.parametrize("width", [40, 80, 200])
+def test_metrics_of_ones_own_get_a_line_that_fits(width: int) -> None:
+    for state in (own_state(), own_state(CAUSE)):
+        rows = [row for row in plain(state, width) if row.startswith(" own ")]
+        assert len(rows) == 1
+        assert "alignment 0." in rows[0]
+        assert rows[0].rstrip().endswith("+4" if width == 200 else f"+{8 - rows[0].count('weights.m') - 1}")
+        assert cell_len(rows[0]) <= width
+
+
+def test_a_healthy_panel_has_one_row_more_for_metrics_of_ones_own_and_none_without() -> None:
+    assert panel_rows(own_state(), 80) == panel_rows(healthy_state(), 80) + 1
+    assert not any(row.startswith(" own") for row in plain(healthy_state()))
+
+
+def test_a_hostile_name_of_a_metric_is_cleaned() -> None:
+    state = replace(own_state(), own=tuple(Curve("own", name, 1.0, (1.0, 2.0)) for name in HOSTILE))
+    for width in (40, 120):
+        rows = plain(state, width)
+        assert all(cell_len(row) <= width for row in rows)
+        assert not any(mark in "".join(rows) for mark in ("\x1b", "\u202e", "\n"))
+
 
 
 def test_curves_hold_the_newest_value_and_a_remark() -> None:

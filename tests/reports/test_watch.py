@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import shutil
+from contextlib import closing
 from dataclasses import replace
 from io import StringIO
 from pathlib import Path
 
+import numpy as np
 import pytest
 from rich.cells import cell_len
 from rich.console import Console
@@ -62,6 +64,21 @@ def test_a_snapshot_holds_what_was_measured_and_found(run: Path) -> None:
     assert [cause.rule for cause in state.causes] == ["learning-rate-too-high", "dead-relu"]
     assert state.probe_failures == ("activations",)
     assert state.rules_ok == 54
+
+
+def test_metrics_of_the_runs_own_are_shown_in_the_overview_and_those_of_layers_in_the_table(tmp_path: Path) -> None:
+    with writer(tmp_path / "run", published=[{"name": "metric.alignment", "per": "layer", "unit": "1", "help": "Cosine."}]) as record:
+        for step in range(1, 20):
+            more = {"metric.alignment": np.linspace(0.1, 0.9, len(LAYERS), dtype=np.float32)}
+            record.frame(replace(frame(step), values={**frame(step).values, **more}))
+    with closing(Follower(tmp_path / "run")) as follower:
+        scene = Scene(follower.look(), follower.history)
+        for width, height in ((40, 12), (80, 24), (160, 50)):
+            shown = "\n".join(page(scene, Place(), width, height))
+            assert "alignment 0.464" in shown, shown
+        table = page(scene, Place(page="layers"), 120)
+        assert "alignment" in table[2]
+        assert table[3].split()[-1] in {"0.1", "0.9"} | {f"{value:.3g}" for value in np.linspace(0.1, 0.9, len(LAYERS))}
 
 
 def test_what_was_not_recorded_is_not_called_healthy(tmp_path: Path) -> None:
