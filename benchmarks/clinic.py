@@ -292,6 +292,8 @@ class Row:
     steps: list[int] = field(default_factory=list)
     loop_steps: list[int] = field(default_factory=list)
     """Of ``steps``, those of runs in which a broken contract decided."""
+    in_time: Count = field(default_factory=Count)
+    """Diverging runs that were named in the step at the latest in which the loss had doubled twice."""
     alarms: int = 0
     wrong: int = 0
 
@@ -364,6 +366,8 @@ def count_run(tally: Tally, half: str, case: Case, result: CaseResult) -> None:
                 row.steps.append(result.steps_to_diagnosis)
                 if decided_by(result) in tally.contracts:
                     row.loop_steps.append(result.steps_to_diagnosis)
+            if result.divergence_in_time is not None:
+                row.in_time.add(result.divergence_in_time)
     for diagnosis in dict.fromkeys(spoken.diagnosis for spoken in wrong(result)):
         for row in rows(tally.diagnoses, diagnosis, half):
             row.wrong += 1
@@ -486,6 +490,7 @@ def headline(cases: Sequence[Case], tally: Tally) -> str:
         ("cured by the doctor's own remedy", *(row.remedy.with_percent() for row in halves)),
         ("steps to the diagnosis: median, most", *(extent(row.steps) for row in halves)),
         ("the same for broken contracts", *(extent(row.loop_steps) for row in halves)),
+        ("divergence named by the step in which the loss has doubled twice", *(row.in_time.with_percent() for row in halves)),
     ]
     return table("## In short", ("", "blind part", "untuned half", "tuned half", "all"), lines)
 

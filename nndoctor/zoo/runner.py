@@ -22,6 +22,8 @@ GAP_CLOSED = 0.8
 """Share of the way from the sick to the cured score that a treatment has to go."""
 WORST = 10.0
 """A sick run counts as at most this many times as bad as the cured one, so that an explosion sets no low bar."""
+DIVERGED = 4.0
+"""A loss of this many times its start has doubled twice."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,7 @@ class CaseResult:
         place_right: every target of that finding lies where the ailment was planted; None where there is no place
             or the finding is missing.
         steps_to_diagnosis: optimizer steps from the onset to its first firing; None where it did not fire.
+        divergence_in_time: whether it fired by the step whose loss had doubled twice; None where the loss never did, or came back.
         spoken: all findings above ``info``, root causes first.
         verdict: the doctor's sentence.
         steps: optimizer steps the doctor saw.
@@ -65,6 +68,7 @@ class CaseResult:
     rank: int | None = None
     place_right: bool | None = None
     steps_to_diagnosis: int | None = None
+    divergence_in_time: bool | None = None
     spoken: tuple[Spoken, ...] = ()
     verdict: str = ""
     steps: int = 0
@@ -167,6 +171,8 @@ def judged(
     hits = [finding for finding in roots if finding.diagnosis == expected]
     loud = [f for f in diagnosis.findings if f.severity > Severity.INFO and f.suppressed is None]
     onset = case.onset if trained.onset is None else trained.onset
+    found = min((finding.first_step for finding in hits), default=None)
+    diverged = divergence(trained)
     return CaseResult(
         case=case.name,
         variant=variant,
@@ -174,7 +180,8 @@ def judged(
         expected=expected,
         rank=list(dict.fromkeys(f.diagnosis for f in roots)).index(hits[0].diagnosis) + 1 if hits else None,
         place_right=at_the_place(hits[0], case.place) if hits and case.place else None,
-        steps_to_diagnosis=min(f.first_step for f in hits) - onset if hits else None,
+        steps_to_diagnosis=None if found is None else found - onset,
+        divergence_in_time=None if expected is None or diverged is None else found is not None and found <= diverged,
         spoken=tuple(Spoken(f.rule, f.diagnosis, f.first_step, f.targets, f.explained_by) for f in loud),
         verdict=diagnosis.verdict,
         steps=diagnosis.steps,
@@ -184,6 +191,15 @@ def judged(
         failures=tuple(f"{f.probe} at step {f.step}: {f.error}" for f in diagnosis.probe_failures),
         remedy=remedy,
     )
+
+
+def divergence(trained: Trained) -> int | None:
+    """The first step, from 1, whose loss is above `DIVERGED` times that of step 1 or is not finite, in a run that ends no
+    better than it began; None where there is none."""
+    losses = trained.losses
+    if not losses or losses[0] <= 0 or trained.final_loss < losses[0]:
+        return None
+    return next((step for step, loss in enumerate(losses, 1) if not loss <= DIVERGED * losses[0]), None)
 
 
 def at_the_place(finding: Finding, place: Sequence[str]) -> bool:

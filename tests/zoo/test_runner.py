@@ -89,6 +89,23 @@ def test_steps_count_from_the_onset() -> None:
     assert judge(case, "sick", finding("dead-relu", "act2", step=42)).steps_to_diagnosis == 12
 
 
+@pytest.mark.parametrize(
+    ("losses", "step", "in_time"),
+    [
+        ((2.0, 5.0, 9.0, 40.0), 3, True),  # told in the step in which the loss has doubled twice
+        ((2.0, 5.0, 9.0, 40.0), 4, False),
+        ((2.0, 5.0, math.nan, math.nan), 3, True),
+        ((2.0, 5.0, 7.9, 7.0), 2, None),  # it never has
+        ((2.0, 9.0, *[1.0] * 20), 2, None),  # it came back
+    ],
+)
+def test_a_diverging_run_is_told_in_time_by_the_step_whose_loss_has_doubled_twice(
+    losses: tuple[float, ...], step: int, in_time: bool | None
+) -> None:
+    found = Diagnosis((finding("dead-relu", "act2", step=step),), steps=100)
+    assert judged(CASE, "sick", 0, found, Trained(losses, None), seconds=1.0).divergence_in_time is in_time
+
+
 def test_two_rules_of_one_diagnosis_take_one_rank() -> None:
     result = judge(CASE, "sick", finding("vanishing", "a"), finding("vanishing", "b"), finding("dead-relu", "act2"))
     assert result.rank == 2
