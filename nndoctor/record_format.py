@@ -33,8 +33,6 @@ from functools import lru_cache
 from typing import Any, Literal, NamedTuple, Protocol, TypeAlias
 from zlib import crc32
 
-import numpy as np
-
 from nndoctor.record_thinning import Stored
 from nndoctor.signals import Frame, Values
 
@@ -119,6 +117,8 @@ def layout_of(frame: Frame) -> Layout:
 
 def encode_frame(frame: Frame, layout: int) -> bytes:
     """The bytes of `frame`, which has the signals of layout number `layout`; its arrays have one dimension each."""
+    import numpy as np  # here and below: who only lists runs reads no frame
+
     epoch = math.nan if frame.epoch is None else frame.epoch
     header = _HEADER.pack(layout, frame.step, frame.time, epoch)
     parts = tuple(frame.values.values())
@@ -128,6 +128,8 @@ def encode_frame(frame: Frame, layout: int) -> bytes:
 
 def decode_frame(data: bytes, layouts: Mapping[int, Layout]) -> Frame:
     """The frame in `data`. Raises ValueError with the reason if it is damaged or its layout is unknown."""
+    import numpy as np
+
     start = _CHECKSUM.size + _HEADER.size
     if len(data) < start:
         raise ValueError(f"{len(data)} bytes are too few for a frame")
@@ -163,6 +165,8 @@ def decode_layout(data: bytes | str) -> Layout:
 
 def _plain(value: object) -> object:
     """The nearest thing JSON has for numpy numbers and arrays; the text of anything else."""
+    import numpy as np
+
     if isinstance(value, (np.generic, np.ndarray)):
         return value.tolist()
     if isinstance(value, Mapping):

@@ -9,10 +9,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from difflib import get_close_matches
-from typing import Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
-import numpy as np
-from numpy.typing import NDArray
+if TYPE_CHECKING:  # a tenth of a second, which commands that only list and explain need not spend
+    import numpy as np
+    from numpy.typing import NDArray
 
 Axis: TypeAlias = Literal["run", "layer", "param", "group", "rank"]
 AXES: tuple[Axis, ...] = ("run", "layer", "param", "group", "rank")
@@ -95,7 +96,7 @@ class Targets:
         return Targets(param_shapes=shapes, **plain)
 
 
-Values: TypeAlias = NDArray[np.float32]
+Values: TypeAlias = "NDArray[np.float32]"
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +112,7 @@ class Frame:
             measured. A measured NaN is told by the ``*.nonfinite`` signals, never by a NaN here.
 
     Examples:
+        >>> import numpy as np
         >>> frame = Frame(12, 1767225600.0, values={"loss": np.array([0.31], dtype=np.float32)})
         >>> "grad.norm" in frame.values  # not measured in this step, which is not the same as 0
         False

@@ -10,7 +10,7 @@ import typer
 
 from nndoctor.cli.complete import complete_rule, complete_run
 from nndoctor.cli.diagnose import judged
-from nndoctor.cli.output import UsageError, columns, count, say, say_json, tell
+from nndoctor.cli.output import UsageError, columns, count, say, say_json, say_lines, tell
 from nndoctor.cli.settings import run_root
 
 
@@ -79,8 +79,7 @@ def _list(folder: Path, json: bool) -> None:
     found = read_acknowledged(folder)
     if found:
         rows = [(a.rule, ", ".join(a.layers) or "everywhere", time.strftime("%Y-%m-%d", time.localtime(a.at)), a.reason) for a in found]
-        for line in columns([("rule", "where", "since", "reason"), *rows]):
-            say(line)
+        say_lines(columns([("rule", "where", "since", "reason"), *rows]))
         say()
     say(f"{count(len(found), 'finding')} acknowledged in {folder.name}.")
 

@@ -17,7 +17,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 import nndoctor
-from nndoctor.cli.output import columns, count, plain, say, say_json, tell_progress
+from nndoctor.cli.output import columns, count, plain, say, say_json, say_lines, tell_progress
 from nndoctor.cli.settings import load_settings
 
 SELF_TEST_STEPS = 400
@@ -59,8 +59,7 @@ def check(json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False
     if json:
         say_json({"checks": [asdict(item) for item in checks], "works": not bad})
     else:
-        for line in columns([(plain(item.outcome, _STYLE[item.outcome]), item.name, item.text) for item in checks]):
-            say(line)
+        say_lines(columns([(plain(item.outcome, _STYLE[item.outcome]), item.name, item.text) for item in checks]))
         say()
         verdict = f"{', '.join(item.name for item in bad)} failed" if bad else "the doctor is well"
         say(f"{count(len(checks), 'check')}: {verdict}.")

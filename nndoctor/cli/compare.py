@@ -12,7 +12,7 @@ import typer
 
 from nndoctor.cli.complete import complete_run
 from nndoctor.cli.diagnose import RulesOption, judged
-from nndoctor.cli.output import SEVERITY_STYLE, UsageError, columns, plain, say, say_raw
+from nndoctor.cli.output import SEVERITY_STYLE, UsageError, columns, plain, say, say_lines, say_raw
 from nndoctor.cli.settings import run_root
 
 if TYPE_CHECKING:
@@ -46,8 +46,7 @@ def compare(
 
         say_raw(RENDERERS["json" if json else format](comparison))
         return
-    for line in _lines(comparison):
-        say(line)
+    say_lines(_lines(comparison))
     if out is not None:
         say(f"comparison: {out}")
     say(comparison.verdict)

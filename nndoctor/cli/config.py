@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from nndoctor.cli.output import columns, count, say, say_json
+from nndoctor.cli.output import columns, count, say, say_json, say_lines
 from nndoctor.cli.settings import SETTINGS, load_settings
 
 app = typer.Typer(help="Show the settings in force.", no_args_is_help=True, rich_markup_mode=None)
@@ -31,8 +31,7 @@ def show(json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False)
         (setting.name, _shown(values[setting.name].value), values[setting.name].origin, setting.help)
         for setting in SETTINGS
     ]
-    for line in columns([("setting", "value", "from", "what it is for"), *rows]):
-        say(line)
+    say_lines(columns([("setting", "value", "from", "what it is for"), *rows]))
     changed = sum(value.origin != "default" for value in values.values())
     say()
     say(f"{count(len(values), 'setting')}: {changed} set, {len(values) - changed} by default.")

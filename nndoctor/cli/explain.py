@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from nndoctor.cli.complete import complete_rule, complete_ruleset
-from nndoctor.cli.output import UsageError, plain, say, say_json
+from nndoctor.cli.output import UsageError, plain, say, say_json, say_lines
 from nndoctor.cli.pages import Page, pages_of
 from nndoctor.cli.settings import setting
 
@@ -43,8 +43,7 @@ def explain(
     for index, page in enumerate(found):
         if index:
             say()
-        for line in _page(page, records[index]):
-            say(line)
+        say_lines(_page(page, records[index]))
     say()
     say(_verdict(id, found, pages))
 

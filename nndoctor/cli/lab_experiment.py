@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from nndoctor.cli.lab_options import FigureOption, JsonOption, at_work
-from nndoctor.cli.output import UsageError, columns, say, say_json, tell
+from nndoctor.cli.output import UsageError, columns, say, say_json, say_lines, tell
 
 if TYPE_CHECKING:
     from nndoctor.zoo.experiments import Experiment, Finished, Judgement
@@ -69,8 +69,7 @@ def _list(experiments: Sequence[Experiment], json: bool) -> None:
     if json:
         say_json([{"id": each.id, "title": each.title, "claim": each.claim, "source": each.source} for each in experiments])
         return
-    for line in columns([(each.id, each.title, each.source.partition(",")[0]) for each in experiments]):
-        say(line)
+    say_lines(columns([(each.id, each.title, each.source.partition(",")[0]) for each in experiments]))
 
 
 def _numbers(text: str | None) -> tuple[int, ...] | None:
@@ -87,8 +86,7 @@ def _tell(experiment: Experiment, found: Sequence[Finished], verdict: Judgement)
     say(f"from {experiment.source.replace('*', '')}")
     say()
     header = ("", *(f"seed {each.seed}" for each in found))
-    for line in columns([header, *_rows(experiment, found)]):
-        say(line)
+    say_lines(columns([header, *_rows(experiment, found)]))
     say()
     say(f"holds if: {experiment.criterion}")
     say(f"images: {', '.join(dict.fromkeys(each.images for each in found))}; {sum(each.seconds for each in found):.0f} s of processor time")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from nndoctor.cli.output import UsageError, say, say_json, tell
+from nndoctor.cli.output import UsageError, say_json, say_lines, tell
 
 if TYPE_CHECKING:
     from nndoctor.lab import Patient, Progress, Result
@@ -109,8 +109,7 @@ def answer(
     if json:
         say_json(result.to_dict())
         return
-    for line in lines:
-        say(line)
+    say_lines(lines)
 
 
 def keep(folder: Path, title: str, lines: list[Any], drawn: Any) -> Path:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from nndoctor.cli.output import SEVERITY_STYLE, UsageError, columns, count, plain, say, say_json
+from nndoctor.cli.output import SEVERITY_STYLE, UsageError, columns, count, plain, say, say_json, say_lines
 from nndoctor.cli.settings import run_root
 
 if TYPE_CHECKING:
@@ -36,10 +36,10 @@ def ls(
         return
     if runs:
         now = time.time()
-        for line in columns(
+        lines = columns(
             [("run", "status", "steps", "started", "worst finding"), *(_row(run, now) for run in runs)]
-        ):
-            say(line)
+        )
+        say_lines(lines)
         say()
     say(_verdict(runs, folder))
 

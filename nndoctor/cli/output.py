@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, TextIO
 
 if TYPE_CHECKING:
@@ -28,7 +28,12 @@ class UsageError(Exception):
 
 def say(text: str | Text = "") -> None:
     """One answer on stdout; a plain string may have several lines."""
-    _print(text, sys.stdout)
+    _print([text], sys.stdout)
+
+
+def say_lines(lines: Iterable[str | Text]) -> None:
+    """An answer of many lines on stdout, in a fraction of the time that saying each by itself takes."""
+    _print(lines, sys.stdout)
 
 
 def say_json(data: Any) -> None:
@@ -49,18 +54,18 @@ def say_raw(text: str) -> None:
 
 def tell(text: str | Text) -> None:
     """Progress and warnings, on stderr."""
-    _print(text, sys.stderr)
+    _print([text], sys.stderr)
 
 
 def tell_progress(text: str) -> None:
     """What is being done, on stderr, where a person is looking at it."""
     if sys.stderr.isatty():
-        _print(text, sys.stderr)
+        _print([text], sys.stderr)
 
 
 def fail(text: str, prefix: str = "error: ") -> None:
     """Why it did not work, on stderr."""
-    _print(prefix + text, sys.stderr)
+    _print([prefix + text], sys.stderr)
 
 
 def plain(text: object, style: str = "") -> Text:
@@ -93,14 +98,15 @@ def count(number: int, thing: str) -> str:
     return f"{number:,}".replace(",", " ") + f" {thing}{'s' * (number != 1)}"
 
 
-def _print(text: str | Text, stream: TextIO) -> None:
+def _print(texts: Iterable[str | Text], stream: TextIO) -> None:
     console = _console(stream)
     encoding = getattr(stream, "encoding", None) or "utf-8"
-    for line in text.split("\n") if isinstance(text, str) else [text]:
-        shown = plain(line) if isinstance(line, str) else line
-        if not _speaks(encoding, shown.plain):
-            shown = plain(shown.plain.encode(encoding, "replace").decode(encoding, "replace"))
-        console.print(shown, soft_wrap=True)
+    for text in texts:
+        for line in text.split("\n") if isinstance(text, str) else [text]:
+            shown = plain(line) if isinstance(line, str) else line
+            if not _speaks(encoding, shown.plain):
+                shown = plain(shown.plain.encode(encoding, "replace").decode(encoding, "replace"))
+            console.print(shown, soft_wrap=True)
 
 
 def _console(stream: TextIO) -> Console:

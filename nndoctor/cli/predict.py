@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from nndoctor.cli.output import UsageError, columns, count, plain, say, say_json, tell, tell_progress
+from nndoctor.cli.output import UsageError, columns, count, plain, say, say_json, say_lines, tell, tell_progress
 from nndoctor.cli.settings import run_root
 
 if TYPE_CHECKING:
@@ -59,8 +59,7 @@ def predict(
     if as_json:
         say_json(_as_dict(found, learnt, steps))
         return
-    for line in _lines(found, top):
-        say(line)
+    say_lines(_lines(found, top))
     if found.extrapolated:
         tell(f"extrapolated: {count(len(found.extrapolated), 'layer')} with {100 * found.extrapolated_share:.0f} % of the time ({', '.join(found.extrapolated[:3])})")
     say(_verdict(found, learnt, steps))

@@ -10,7 +10,7 @@ import typer
 
 from nndoctor.cli.complete import complete_rule, complete_ruleset
 from nndoctor.cli.explain import called
-from nndoctor.cli.output import SEVERITY_STYLE, UsageError, columns, count, plain, say, say_json
+from nndoctor.cli.output import SEVERITY_STYLE, UsageError, columns, count, plain, say, say_json, say_lines
 from nndoctor.cli.pages import pages_of
 from nndoctor.cli.rules_judge import backtest, files_of, lint, loaded
 from nndoctor.cli.rules_new import new
@@ -60,8 +60,7 @@ def list_rules(
         severity = plain("off" if rule.disabled else rule.severity.label, SEVERITY_STYLE[rule.severity.label])
         diagnosis = "" if rule.diagnosis == rule.id else rule.diagnosis
         rows.append((rule.id, severity, rule.scope, diagnosis, rule.title))
-    for line in columns(rows):
-        say(line)
+    say_lines(columns(rows))
     say()
     diagnoses = len({rule.diagnosis for rule in ruleset.rules})
     say(f"{count(len(ruleset.rules), 'rule')} for {diagnoses} diagnoses (nndoctor explain RULE).")
@@ -86,8 +85,7 @@ def show(
         if index:
             say()
         if resolved:
-            for line in columns([("field", "from", "value"), *_fields(rule)]):
-                say(line)
+            say_lines(columns([("field", "from", "value"), *_fields(rule)]))
         else:
             say("\n".join(_written(rule)))
     say()

@@ -10,7 +10,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from nndoctor.cli.complete import complete_ruleset, complete_run
-from nndoctor.cli.output import SEVERITY_STYLE, UsageError, columns, count, plain, say, say_json, tell, tell_progress
+from nndoctor.cli.output import (
+    SEVERITY_STYLE,
+    UsageError,
+    columns,
+    count,
+    plain,
+    say,
+    say_json,
+    say_lines,
+    tell,
+    tell_progress,
+)
 from nndoctor.cli.settings import run_root, setting
 
 if TYPE_CHECKING:
@@ -150,8 +161,7 @@ def _show(results: Sequence[RunResult]) -> None:
     rows: list[Sequence[str | Text]] = [("run", "rule", "fired at", "at", "loss broke", "lead", "")]
     for result in results:
         rows += list(_rows(result))
-    for line in columns(rows):
-        say(line)
+    say_lines(columns(rows))
     say()
 
 

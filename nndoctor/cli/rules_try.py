@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from nndoctor.cli.complete import complete_run
-from nndoctor.cli.output import UsageError, columns, count, plain, say, say_json
+from nndoctor.cli.output import UsageError, columns, count, plain, say, say_json, say_lines
 from nndoctor.cli.settings import run_root
 
 if TYPE_CHECKING:
@@ -62,11 +62,9 @@ def try_expression(
     if json:
         say_json(_as_dict(found, chosen, folder, missing))
         return
-    for line in _drawing(found, chosen):
-        say(line)
+    say_lines(_drawing(found, chosen))
     say()
-    for line in _where(found):
-        say(line)
+    say_lines(_where(found))
     say(_verdict(found, folder, missing))
 
 

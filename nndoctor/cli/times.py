@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from nndoctor.cli.diagnose import RunArgument
-from nndoctor.cli.output import UsageError, columns, count, plain, say, say_json
+from nndoctor.cli.output import UsageError, columns, count, plain, say, say_json, say_lines
 from nndoctor.cli.settings import run_root
 
 if TYPE_CHECKING:
@@ -55,8 +55,7 @@ def times(
     if as_json:
         say_json(_as_dict(folder, found, steps))
     else:
-        for line in _lines(found, steps, table, top):
-            say(line)
+        say_lines(_lines(found, steps, table, top))
     if export is not None:
         _export(found, export, table, quiet=as_json)
     if not as_json:

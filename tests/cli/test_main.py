@@ -52,8 +52,8 @@ def test_no_command_that_only_answers_imports_torch(arguments: list[str], here: 
 @pytest.mark.parametrize(
     ("arguments", "heavy"),
     [
-        (["ls"], ("torch", "scipy", "jinja2", "yaml", "matplotlib", "nndoctor.rules", "nndoctor.zoo")),
-        (["explain", "dead-relu"], ("torch", "scipy", "jinja2", "yaml", "matplotlib", "sqlite3", "nndoctor.record", "nndoctor.zoo")),
+        (["ls"], ("torch", "numpy", "scipy", "jinja2", "yaml", "matplotlib", "nndoctor.rules", "nndoctor.zoo")),
+        (["explain", "dead-relu"], ("torch", "numpy", "scipy", "jinja2", "yaml", "matplotlib", "sqlite3", "nndoctor.record", "nndoctor.zoo")),
         (["config", "show"], ("torch", "numpy", "scipy", "jinja2", "yaml", "sqlite3", "nndoctor.record", "nndoctor.rules")),
         (["completion", "bash"], ("torch", "scipy", "jinja2", "yaml", "matplotlib", "nndoctor.zoo")),
     ],
