@@ -6,7 +6,7 @@ wrappers add. A tied parameter is counted once, under its first name.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TypeAlias
 
 import torch
@@ -92,6 +92,16 @@ def named(objects: object, kind: type | tuple[type, ...], default: str, expected
     return items
 
 
+def _called_parts(name: str, model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    """The outermost modules that can be called; `model` itself unless it only holds others."""
+    holds_only = type(model).forward is nn.Module.forward and not list(model.parameters(recurse=False))
+    children = list(model.named_children()) if holds_only else []
+    if not children:
+        yield name, model
+    for child_name, child in children:
+        yield from _called_parts(f"{name}.{child_name}" if name else child_name, child)
+
+
 class ModelIndex:
     """Every layer and parameter of the models in one run, each with a fixed number.
 
@@ -99,12 +109,18 @@ class ModelIndex:
     that are seen later are appended, so numbers never change.
 
     Args:
-        models: one module, or several as list or dict; with several, names start with the key.
+        models: one module, or several as list or dict; with several, names start with the key. A module without a
+            ``forward`` of its own (a ``ModuleDict``, a class that holds generator and critic) stands for its children.
     """
 
     def __init__(self, models: Models) -> None:
         found = named(models, nn.Module, "model", "a torch.nn.Module (or a list or dict of them)")
-        self.roots: dict[str, nn.Module] = {name: model for name, model in found.items() if isinstance(model, nn.Module)}
+        self.roots: dict[str, nn.Module] = {
+            part_name: part
+            for name, model in found.items()
+            if isinstance(model, nn.Module)
+            for part_name, part in _called_parts(name, model)
+        }
         self.layers: list[nn.Module | None] = []
         self.layer_names: list[str] = []
         self.layer_kinds: list[str] = []

@@ -3,7 +3,8 @@
 While some parameter of an optimizer has not been reached by any loss, the layers of the model are watched in the
 forward passes of training steps. A cut leaves one of two traces: a layer with parameters that require gradients
 runs with gradients disabled inside a pass that has them enabled, or a layer receives memory that an earlier
-layer wrote with a gradient, without that gradient. No values are read.
+layer wrote with a gradient, without that gradient. What a model hands out is remembered until its next pass, so that
+a cut between two models (a generator and its critic) is seen as well. No values are read.
 """
 
 from __future__ import annotations
@@ -57,6 +58,8 @@ class CutProbe:
         self._turns: dict[int, int] = {}
         self._inside = False
         self._written: dict[int, int] = {}
+        self._handed_out: dict[int, dict[int, tuple[int, torch.Tensor]]] = {}
+        self._last_left: int | None = None
         self._called: set[int] = set()
         self._cut_after: set[int] = set()
         self._cut_before: set[int] = set()
@@ -70,6 +73,7 @@ class CutProbe:
         self._hooks.remove()
         self._index = None
         self._held.clear()
+        self._handed_out.clear()
 
     def begin_step(self, step: int, sampled: bool) -> None:
         self._hooks.remove()
@@ -81,6 +85,7 @@ class CutProbe:
             raise self._hooks.failure
         if step > LAST_STEP:
             self._done = True
+            self._handed_out.clear()
         elif self._steps and self._waiting():  # the first step tells whether there is anything to look for
             self._hooks = HookSet(lambda: None)
             for place in self._places:
@@ -90,9 +95,17 @@ class CutProbe:
     def forward_begins(self, root: object, args: object, kwargs: object) -> None:
         self._inside = True
         self._written.clear()
+        self._last_left = None
 
     def forward_ended(self, root: object, output: object) -> None:
+        """Keep the memory of what a model hands out, so that its address cannot come to mean something else."""
         self._inside = False
+        if self._last_left is not None:
+            self._handed_out[id(root)] = {
+                tensor.untyped_storage().data_ptr(): (self._last_left, tensor.detach())
+                for tensor in _tensors(output)
+                if tensor.requires_grad and tensor.numel()
+            }
 
     def backward_begins(self, loss: object) -> None:
         """Note what this loss reaches, until every parameter was reached once."""
@@ -123,15 +136,20 @@ class CutProbe:
             return
         for tensor in _tensors(args):
             if torch.is_grad_enabled() and not tensor.requires_grad and tensor.is_floating_point():
-                source = self._written.get(tensor.untyped_storage().data_ptr())
+                pointer = tensor.untyped_storage().data_ptr()
+                source = self._written.get(pointer, self._handed_by(pointer))
                 if source is not None and source != place.layer:
                     self._cut_after.add(source)
                     self._cut_before.add(place.layer)
+
+    def _handed_by(self, pointer: int) -> int | None:
+        return next((outputs[pointer][0] for outputs in self._handed_out.values() if pointer in outputs), None)
 
     def _leaves(self, place: Place, module: nn.Module, args: object, output: object) -> None:
         if place.layer is None or not self._inside or in_backward() or is_transformed():
             return
         self._called.add(place.layer)
+        self._last_left = place.layer
         trains = any(param.requires_grad for param in module.parameters(recurse=False))
         if not torch.is_grad_enabled():
             if trains:

@@ -60,7 +60,9 @@ SEEN = frozenset(
         "amp-scale-grows-every-step",
         "bad-initialization-transformer",
         "class-imbalance-binary",
+        "detached-generator",
         "eval-mode-dropout",
+        "exploding-gradients-series",
         "frozen-batchnorm-small-batches",
         "frozen-layer-embedding",
         "gradient-noise-too-high-cnn",
@@ -69,6 +71,7 @@ SEEN = frozenset(
         "healthy-reinforce",
         "healthy-unfreezing",
         "learning-rate-too-high-regression",
+        "learning-rate-too-high-text",
         "loss-spike-raw-shard",
         "lr-schedule-cosine-epochs",
         "lr-schedule-endless-warmup",
@@ -80,6 +83,7 @@ SEEN = frozenset(
         "underfitting-bottleneck-cnn",
         "underfitting-bottleneck-mlp",
         "vanishing-gradients-table",
+        "weight-decay-too-high",
     }
 )
 """Cases of the tuned half whatever their hash: a rule was made or changed in their sight."""
@@ -88,12 +92,10 @@ BLIND = frozenset(
     {
         "dead-relu-batchnorm",
         "double-softmax-sigmoid",
-        "exploding-gradients-series",
         "gradients-cleared-by-model",
         "input-bound-words",
         "inputs-not-normalised-cnn",
         "inputs-not-normalised-columns",
-        "learning-rate-too-high-text",
         "learning-rate-too-low-graph",
         "loss-shape-broadcast-squeezed",
         "missing-optimizer-step-accumulation",

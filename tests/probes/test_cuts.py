@@ -122,3 +122,40 @@ def test_losses_that_take_turns_reach_everything() -> None:
             optimizer.step()
             probe.stepped(optimizer)
     assert not any(probe.collect()["layer.cut_off"])  # type: ignore[arg-type]
+
+
+def alternate(cut: bool, steps: int = 5) -> Mapping[str, Measured]:
+    """A generator and its critic, each with an optimizer; the generator's loss is of a cut picture or of a whole one."""
+    generator, critic = nn.Linear(3, 3), nn.Linear(3, 1)
+    probe = CutProbe()
+    probe.attach(ModelIndex({"generator": generator, "critic": critic}))
+    painter, judge = (torch.optim.SGD(model.parameters(), lr=0.1) for model in (generator, critic))
+
+    def called(model: nn.Module, given: Tensor) -> Tensor:
+        probe.forward_begins(model, (given,), {})
+        output: Tensor = model(given)
+        probe.forward_ended(model, output)
+        return output
+
+    measured: Mapping[str, Measured] = {}
+    step = 0
+    for _ in range(steps):
+        drawn = called(generator, X)
+        for optimizer, seen in ((judge, drawn.detach()), (painter, drawn.detach() if cut else drawn)):
+            step += 1
+            probe.begin_step(step, True)
+            loss = called(critic, seen).square().mean()
+            probe.backward_begins(loss)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            probe.stepped(optimizer)
+            measured = probe.collect() or measured
+    probe.detach()
+    return measured
+
+
+def test_a_detach_between_two_models_is_found_and_one_for_the_critic_alone_is_not() -> None:
+    assert alternate(cut=True)["layer.cut_after"] == [1, 0]
+    assert alternate(cut=True)["layer.cut_off"] == [1, 0]
+    assert not any(alternate(cut=False)["layer.cut_off"])
