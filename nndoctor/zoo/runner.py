@@ -51,7 +51,6 @@ class CaseResult:
         place_right: every target of that finding lies where the ailment was planted; None where there is no place
             or the finding is missing.
         steps_to_diagnosis: optimizer steps from the onset to its first firing; None where it did not fire.
-        divergence_in_time: whether it fired by the step whose loss had doubled twice; None where the loss never did, or came back.
         spoken: all findings above ``info``, root causes first.
         verdict: the doctor's sentence.
         steps: optimizer steps the doctor saw.
@@ -59,6 +58,7 @@ class CaseResult:
         seconds: wall time of the training.
         failures: probes that were dismissed, judging that failed, or the exception that ended the run; must be empty.
         remedy: what the doctor's fix says, in a treated run.
+        divergence_in_time: whether it fired by the step whose loss had doubled twice; None where the loss never did, or came back.
     """
 
     case: str
@@ -68,7 +68,6 @@ class CaseResult:
     rank: int | None = None
     place_right: bool | None = None
     steps_to_diagnosis: int | None = None
-    divergence_in_time: bool | None = None
     spoken: tuple[Spoken, ...] = ()
     verdict: str = ""
     steps: int = 0
@@ -77,6 +76,7 @@ class CaseResult:
     seconds: float = 0.0
     failures: tuple[str, ...] = ()
     remedy: str = ""
+    divergence_in_time: bool | None = None
 
     @property
     def roots(self) -> tuple[Spoken, ...]:
