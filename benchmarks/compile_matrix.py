@@ -16,7 +16,7 @@ import json
 import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +42,8 @@ FAMILIES: Mapping[str, Sequence[str]] = {
     "contracts of the loop": ("loop.backwards", "loop.stale_gradients"),
     "times of passes": ("step.forward", "step.backward", "step.optimizer"),
     "activations": ("act.std",),
-    "layer times": ("time.forward", "tile.span"),
+    "tiles of the loop": ("tile.span", "tile.backward_other"),
+    "layer times": ("time.forward",),
 }
 
 
@@ -55,7 +56,8 @@ class Case:
         model: compile options, None where the model runs eagerly.
         step: whether ``optimizer.step`` is compiled too.
         checkpointing: None, or ``use_reentrant``.
-        whole: whether a run of training steps must be a single graph.
+        lengths: batch sizes, in turn.
+        settings: of ``nndoctor.wrap``.
     """
 
     title: str
@@ -64,7 +66,10 @@ class Case:
     step: bool = False
     checkpointing: bool | None = None
     lengths: Sequence[int] = (32,)
+    settings: Mapping[str, Any] = field(default_factory=dict)
 
+
+INSIDE: Mapping[str, Any] = {"compiled_activations": True}
 
 CASES = (
     Case("no compilation", first="wrap"),
@@ -79,6 +84,19 @@ CASES = (
     Case("compiled optimizer step only", first="wrap", step=True),
     Case("checkpointing inside, not reentrant", model={"fullgraph": True}, checkpointing=False),
     Case("checkpointing inside, reentrant", model={}, checkpointing=True),
+    Case("`compiled_activations`, wrapped first", first="wrap", model={"fullgraph": True}, settings=INSIDE),
+    Case("`compiled_activations`, compiled first", model={"fullgraph": True}, settings=INSIDE),
+    Case("`compiled_activations`, `model.compile()`", first="in place", model={"fullgraph": True}, settings=INSIDE),
+    Case(
+        "`compiled_activations`, dynamic", first="wrap", model={"dynamic": True, "fullgraph": True}, lengths=(32, 24, 40, 16), settings=INSIDE
+    ),
+    Case("`compiled_activations`, compiled step", first="wrap", model={"fullgraph": True}, step=True, settings=INSIDE),
+    Case("`compiled_activations`, checkpointing", first="wrap", model={"fullgraph": True}, checkpointing=False, settings=INSIDE),
+    Case("`compiled_activations`, reentrant", first="wrap", model={}, checkpointing=True, settings=INSIDE),
+    Case("`eager_every=8`, wrapped first", first="wrap", model={"fullgraph": True}, settings={"eager_every": 8}),
+    Case("`eager_every=8`, compiled first", model={"fullgraph": True}, settings={"eager_every": 8}),
+    Case("`eager_every=8`, compiled step", model={"fullgraph": True}, step=True, settings={"eager_every": 8}),
+    Case("both", model={"fullgraph": True}, settings={**INSIDE, "eager_every": 8}),
 )
 
 
@@ -155,7 +173,9 @@ def examine(case: Case, backend: str = "aot_eager") -> Outcome:
     with tempfile.TemporaryDirectory() as folder:
         run = Path(folder) / "run"
         found, with_breaks, with_graphs, doctor = train(
-            case, backend, lambda model, optimizer: nndoctor.wrap(model, optimizer, run_dir=run, ui="off", cadence=CADENCE)
+            case,
+            backend,
+            lambda model, optimizer: nndoctor.wrap(model, optimizer, run_dir=run, ui="off", cadence=CADENCE, **case.settings),
         )
         doctor.close()
         with RecordReader(run) as reader:

@@ -116,6 +116,8 @@ class Budget:
     spent_after_dense: float = 0.0
     step_time: StepTime = field(default_factory=StepTime)
     frame: Cadence = field(init=False)
+    whole_every: int | None = None
+    """Every so many-th step is measured whole, whatever that costs: one on which a compiled model runs eagerly."""
     _next_look: int = 0
 
     def __post_init__(self) -> None:
@@ -135,13 +137,21 @@ class Budget:
 
     def tiers_at(self, step: int) -> frozenset[str]:
         """The tiers that are measured on `step`. Most steps measure nothing, and to know that is cheap."""
+        if self.is_whole(step):
+            self._next_look = step + 1
+            return frozenset(self.tiers)
         if step > self.dense and step < self._next_look:
             return frozenset()
         sampled = frozenset(tier for tier in self.tiers if self.sampled(tier, step))
         # Cadences change only where something was measured, so the next step worth a look is known; where
         # something is measured now, the cadences may change: look again on the following step.
-        self._next_look = step + 1 if sampled else min((step // e + 1) * e for e in map(self.every, self.tiers))
+        cadences = {*map(self.every, self.tiers), *filter(None, (self.whole_every,))}
+        self._next_look = step + 1 if sampled else min((step // every + 1) * every for every in cadences)
         return sampled
+
+    def is_whole(self, step: int) -> bool:
+        """Whether `step` is one of those that are measured whole."""
+        return self.whole_every is not None and step % self.whole_every == 0
 
     @property
     def next_look(self) -> int:

@@ -131,6 +131,8 @@ class ModelIndex:
         self.param_layers: list[int] = []
         self.param_numbers: dict[int, int] = {}
         self.groups: list[str] = []
+        self.looks_inside_compiled = False
+        """Whether probes may put hooks on modules that torch.compile compiles."""
         self._functional: dict[tuple[str, str], int] = {}
         self._called = 0
         for key, root in self.roots.items():

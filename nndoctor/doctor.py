@@ -41,19 +41,20 @@ from nndoctor.discovery import (
 )
 from nndoctor.findings import Diagnosis, Finding, ProbeFailure, Severity, StopTraining
 from nndoctor.frames import RAW_LOSSES, Payload, Stretch, pack
-from nndoctor.interpose import PROCESS, outside_of_compiled_code
+from nndoctor.interpose import PROCESS, CompilerWatch, outside_of_compiled_code, run_eagerly
 from nndoctor.loop_state import LoaderState, Rates, Speed, settings
 from nndoctor.packaged import full_catalogue
 from nndoctor.places import Places
 from nndoctor.probe_board import ProbeBoard
 from nndoctor.probes.activations import ActivationProbe
-from nndoctor.probes.base import CONTRACT, Hook, Measured, Probe
+from nndoctor.probes.base import CONTRACT, Hook, Measured, Probe, hooks_beside_compiled_code
 from nndoctor.probes.batches import BatchProbe
 from nndoctor.probes.built_in import further_probes
 from nndoctor.probes.context import ContextProbe
 from nndoctor.probes.data import DataProbe
 from nndoctor.probes.functional import compiled_frames, compiled_graphs
 from nndoctor.probes.graph import GraphProbe
+from nndoctor.probes.inside import InsideActivationProbe
 from nndoctor.probes.layer_times import LayerTimesProbe
 from nndoctor.probes.loop import BACKWARDS_WITHOUT_STEP, LoopContracts
 from nndoctor.probes.packaged import packaged_subscribers
@@ -119,6 +120,8 @@ def wrap(
     checkpoint_at: Severity | str | None = None,
     sinks: Sequence[Sink] | Literal["auto", "off"] = "auto",
     subscribers: Sequence[Subscriber] = (),
+    compiled_activations: bool = False,
+    eager_every: int | None = None,
 ) -> Doctor:
     """Attach the doctor to a training loop; nothing else needs to be called inside the loop.
 
@@ -143,6 +146,10 @@ def wrap(
             step, in the run's folder under ``checkpoints``; the first three only.
         sinks: trackers that get main curves and findings; ``auto``: those in which the script has a run under way.
         subscribers: measurements of your own, or of ``nndoctor.metrics``; see ``nndoctor.Subscriber``.
+        compiled_activations: measure activations inside of a model that ``torch.compile`` compiles later, too. What is
+            compiled is another graph then, so its rounding may differ from that without the doctor.
+        eager_every: let every so many-th step of a compiled model run uncompiled, with layer times and everything else
+            that hooks measure. Its rounding and its memory are those of the eager model.
 
     Returns:
         The doctor, also a context manager. Wrapping a model that is already wrapped returns its doctor.
@@ -150,7 +157,7 @@ def wrap(
     Raises:
         TypeError: `model`, `optimizer` or a subscriber is not what it should be.
         RulesetError: a ruleset has mistakes; all of them are listed.
-        ValueError: `budget` or `cadence` is out of range, `context` names a kind, `checkpoint_at` a severity or a subscriber
+        ValueError: `budget`, `cadence` or `eager_every` is out of range, `context` names a kind, `checkpoint_at` a severity or a subscriber
             a topic that there is not; they are listed.
 
     Examples:
@@ -184,6 +191,8 @@ def wrap(
         run_dir=Path(run_dir) if run_dir is not None else None,
         ui=ui,
         budget=Budget(budget, cadence),
+        inside=compiled_activations,
+        eager_every=_at_least_two(eager_every),
         strict=strict,
         name=name or "-".join(type(unwrap(root)).__name__ for root in index.roots.values()).lower(),
         context=said,
@@ -200,6 +209,8 @@ class _Options:
     run_dir: Path | None
     ui: str
     budget: Budget
+    inside: bool
+    eager_every: int | None
     strict: bool
     name: str
     context: Mapping[str, bool]
@@ -247,6 +258,8 @@ class Doctor:
         self._optimizers: dict[str, torch.optim.Optimizer] = {}
         self._budget = options.budget
         self._handles: list[RemovableHandle] = []
+        self._compiler: CompilerWatch | None = None
+        self._compile_again: Callable[[], None] | None = None
         self._forward_handles: list[RemovableHandle] = []
         self._failures: list[ProbeFailure] = []
         self._strikes = 0
@@ -262,6 +275,9 @@ class Doctor:
         self._previous_optimizer: int | None = None
         self._look_closely = False
         self._compiled = False
+        self._eager_steps = 0
+        self._passes_timed = False
+        """Whether a forward pass of the models was timed after something was compiled."""
         self._memory_read = 0.0
         self._broken_losses = 0
         self._sampled_before: frozenset[str] = frozenset()
@@ -288,7 +304,9 @@ class Doctor:
         self.run_dir = options.run_dir if options.run_dir is not None else new_run_folder(self.name, started)
         self._contracts = LoopContracts()
         self._parameters = ParameterProbe()
-        self._activations = ActivationProbe()
+        self._activations = InsideActivationProbe() if options.inside else ActivationProbe()
+        self._eager_every = options.eager_every
+        index.looks_inside_compiled = options.inside or options.eager_every is not None
         self._times = LayerTimesProbe()
         self._graph = GraphProbe()
         self._data = DataProbe()
@@ -564,6 +582,7 @@ class Doctor:
                 self._board.dismiss(probe, error)
         for optimizer in self._optimizers.values():
             self._hook_optimizer(optimizer)
+        self._compiler = CompilerWatch(self._compiler_begins)
         PROCESS.add(self)
         _attached.add(self)
         atexit.register(self._at_exit)
@@ -578,6 +597,9 @@ class Doctor:
 
     def _detach(self) -> None:
         PROCESS.remove(self)
+        self._end_eager_step()
+        if self._compiler is not None:
+            self._compiler.stop()
         _attached.discard(self)
         for handle in (*self._handles, *self._forward_handles):
             handle.remove()
@@ -629,8 +651,8 @@ class Doctor:
 
     # ------------------------------------------------------------------ events of the loop
 
-    def _forward_begins(self, root: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
-        if self._subscribed.is_probing:
+    def _forward_begins(self, root: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any] | None = None) -> None:
+        if self._subscribed.is_probing or kwargs is None:  # None: taken off in the middle of this call
             return
         try:
             if not torch.is_grad_enabled():
@@ -662,6 +684,7 @@ class Doctor:
             begun = self._inside.pop("forward", None)
             if begun is not None:
                 now = perf_counter()
+                self._passes_timed = self._passes_timed or self._compiled
                 self._window.add("forward", now - begun)
                 self._board.tell("forward_ended", root, output)
                 self._inside["loss"] = perf_counter()
@@ -1035,11 +1058,21 @@ class Doctor:
         if not sampled and not before:
             return  # everything sleeps on
         self._sampled_before = sampled
+        self._end_eager_step()
         if not self._compiled and compiled_frames() > self._frames_before:
             self._leave_compiled_code_alone()
+        if self._compiled and self._budget.is_whole(following):
+            self._begin_eager_step()
         self._contracts.watch(bool(sampled))
         self._watch_forward(bool(sampled))
         self._board.begin(following, before)
+
+    def _compiler_begins(self) -> None:
+        """torch.compile is about to look at a piece of code: it must not find hooks of ours that go away later."""
+        if not self._compiled and self._thread in (None, threading.get_ident()):
+            self._guard("compiler", self._leave_compiled_code_alone)
+        if not self._called_as_wrappers:
+            self._take_off_forward_hooks()
 
     def _leave_compiled_code_alone(self) -> None:
         """torch.compile has compiled something since we attached: take our hooks out of it for good.
@@ -1048,25 +1081,47 @@ class Doctor:
         outside: parameters, gradients, optimizer, loss, the times of whole passes.
         """
         self._compiled = True
-        self._board.leave_layers()
+        self._budget.whole_every = self._eager_every
+        if self._eager_every is None:
+            self._board.leave_layers()
+        else:
+            self._board.rest_layers(self.step + 1)
+
+    def _begin_eager_step(self) -> None:
+        """Let the models run uncompiled for a step, as was asked for, and look inside."""
+        self._compile_again = run_eagerly()
+        if self._compile_again is not None:
+            self._eager_steps += 1
+            self._board.visit_layers()
+
+    def _end_eager_step(self) -> None:
+        if self._compile_again is not None:
+            self._board.rest_layers(self.step + 1)
+            self._compile_again()
+            self._compile_again = None
 
     @property
-    def _passes_can_be_timed(self) -> bool:
-        """Whether a hook on the models runs outside of compiled code: on the wrapper that torch.compile returns it does."""
+    def _called_as_wrappers(self) -> bool:
+        """Whether a hook on the models is outside of what is compiled for certain: on the wrapper that torch.compile returns it is."""
         return all(hasattr(root, "_orig_mod") for root in self._index.roots.values())
 
     def _watch_forward(self, wanted: bool) -> None:
         """Have hooks on the whole models' forward passes on measured steps and wherever an evaluation may begin."""
-        if self._compiled:
-            # On the wrapper that torch.compile returns a hook runs outside of the compiled code, inside not.
-            wanted = wanted and self._passes_can_be_timed
         if wanted == bool(self._forward_handles):
             return
         if wanted:
+            kind = Hook
+            if self._compiled and not self._called_as_wrappers:
+                if self._compiler is None or not self._compiler.watches:
+                    return  # they could be compiled in
+                kind = hooks_beside_compiled_code()
             for root in self._index.roots.values():
-                self._forward_handles.append(root.register_forward_pre_hook(Hook(self._forward_begins), with_kwargs=True))
-                self._forward_handles.append(root.register_forward_hook(Hook(self._forward_ended), always_call=True))
+                self._forward_handles.append(root.register_forward_pre_hook(kind(self._forward_begins), with_kwargs=True))
+                self._forward_handles.append(root.register_forward_hook(kind(self._forward_ended), always_call=True))
             return
+        self._take_off_forward_hooks()
+
+    def _take_off_forward_hooks(self) -> None:
         for handle in self._forward_handles:
             handle.remove()
         self._forward_handles.clear()
@@ -1258,6 +1313,26 @@ class Doctor:
             },
         }
 
+    def _hidden_by_compiler(self) -> Iterator[str]:
+        """What was not measured because the models are compiled, and how it could be."""
+        if self._eager_steps:
+            yield (
+                f"torch.compile is in use: times of layers and what hooks measure are those of {self._eager_steps} steps that ran "
+                "uncompiled (eager_every)"
+            )
+        elif isinstance(self._activations, InsideActivationProbe):
+            yield "torch.compile is in use: times of layers are not measured; nndoctor.wrap(..., eager_every=500) measures them"
+        else:
+            yield (
+                "torch.compile is in use: activations and times of layers are not measured; nndoctor.wrap(..., "
+                "compiled_activations=True) before the first call measures activations, eager_every=500 both, on steps that run uncompiled"
+            )
+        if not self._passes_timed:
+            yield (
+                "no forward pass was seen from outside: its time is not measured; compile with torch.compile(model) and wrap "
+                "what it returns"
+            )
+
     def _refresh_facts(self) -> None:
         if not self.facts.get("loss") and self._graph.kind:
             self.facts["loss"] = self._graph.kind
@@ -1269,9 +1344,7 @@ class Doctor:
         if self._subscribed in self._board:
             unseen.extend(self._subscribed.notes())
         if self._compiled:
-            unseen.append("torch.compile is in use: activations and times of layers are not measured")
-            if not self._passes_can_be_timed:
-                unseen.append("the model was wrapped before it was compiled: times of whole passes are not measured")
+            unseen.extend(self._hidden_by_compiler())
         if PROCESS.missing:
             unseen.append(f"this torch lacks {', '.join(PROCESS.missing)}: what they tell was not measured")
         self.facts["unseen"] = unseen
@@ -1289,6 +1362,12 @@ class Doctor:
         self.facts["dropped_frames"] = self._worker.dropped + (self._worker.writer.dropped if self._worker.writer else 0)
         self.facts["spent_seconds"] = {key: round(value, 4) for key, value in self.spent.items()}
         self._worker.facts = dict(self.facts)
+
+
+def _at_least_two(eager_every: int | None) -> int | None:
+    if eager_every is not None and eager_every < 2:
+        raise ValueError(f"eager_every is a number of steps, 2 or more; got {eager_every}")
+    return eager_every
 
 
 def _forget(where: str, error: Exception) -> None:

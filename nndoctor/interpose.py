@@ -10,9 +10,10 @@ with the very same arguments, and an observer's failure is handed to the observe
 from __future__ import annotations
 
 import functools
+import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from time import perf_counter
 from typing import Any, Protocol
 from weakref import WeakKeyDictionary
@@ -369,6 +370,57 @@ def outside_of_compiled_code(hook: Callable[[Any, Any, Any], Any]) -> Callable[[
         return uncompiled(optimizer, args, kwargs) if torch.compiler.is_compiling() else hook(optimizer, args, kwargs)
 
     return called
+
+
+class CompilerWatch:
+    """Calls ``begins()`` right before torch.compile looks at a piece of code, until ``stop``.
+
+    Hooks that leave then are in no compiled code, so nothing is compiled anew when they come and go. Torch has no public
+    name for this; where it lacks the private one, nothing is told.
+    """
+
+    def __init__(self, begins: Callable[[], None]) -> None:
+        self._begins = begins
+        self._handler = getattr(sys.modules.get("torch._dynamo"), "callback_handler", None)
+        with suppress(AttributeError):
+            self._callbacks.append(self._told)
+
+    @property
+    def _callbacks(self) -> list[Any]:
+        found: list[Any] = self._handler.start_callbacks  # type: ignore[union-attr]
+        return found
+
+    @property
+    def watches(self) -> bool:
+        """Whether it is told; ``torch.compiler.reset`` forgets it."""
+        return self._told in getattr(self._handler, "start_callbacks", ())
+
+    def stop(self) -> None:
+        with suppress(AttributeError, ValueError):
+            self._callbacks.remove(self._told)
+
+    def _told(self, *args: object) -> None:
+        self._begins()
+
+
+def run_eagerly() -> Callable[[], None] | None:
+    """Let code that torch.compile has compiled run uncompiled from now on.
+
+    Returns:
+        What puts the former stance of the compiler back; None where that cannot be, in the middle of compiled code.
+    """
+    try:
+        stance = torch.compiler.set_stance("force_eager")
+    except (AttributeError, RuntimeError):
+        return None
+    return lambda: stance.__exit__(None, None, None)
+
+
+def keep_address(tensor: torch.Tensor) -> None:
+    """Tell torch.compile that `tensor` stays where it is: a graph that seems to write to it can still be a CUDA graph."""
+    mark = getattr(sys.modules.get("torch._dynamo"), "mark_static_address", None)
+    if mark is not None:
+        mark(tensor, guard=False)
 
 
 def hooks_beside(handle: Any) -> int:

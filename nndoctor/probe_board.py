@@ -37,6 +37,8 @@ class ProbeBoard:
         self._listeners: dict[str, list[Listener]] = {}
         self.awake: dict[str, list[Listener]] = {}
         self.contract_probes: list[Probe] = []
+        self._active: list[Probe] = []
+        self._layers_rest = False
         self._sleepers: tuple[object, ...] = ()
         self.listen()
 
@@ -55,14 +57,15 @@ class ProbeBoard:
     def listen(self) -> None:
         """Find out which probe hears which event, and which of them even on quiet steps."""
         self._listeners, self.awake = {}, {}
+        self._active = [p for p in self.probes if not (self._layers_rest and getattr(p, "hooks_layers", False))]
         for event in EVENTS:
-            hears = [(probe, method) for probe in self.probes if (method := getattr(probe, event, None)) is not None]
+            hears = [(probe, method) for probe in self._active if (method := getattr(probe, event, None)) is not None]
             awake = [(probe, method) for probe, method in hears if probe.tier == CONTRACT and not sleeps(probe, event)]
             if hears:
                 self._listeners[event] = hears
             if awake:
                 self.awake[event] = awake
-        self.contract_probes = [probe for probe in self.probes if probe.tier == CONTRACT]
+        self.contract_probes = [probe for probe in self._active if probe.tier == CONTRACT]
         self._sleepers = self._who_sleeps()
 
     def _who_sleeps(self) -> tuple[object, ...]:
@@ -72,7 +75,7 @@ class ProbeBoard:
 
     def begin(self, following: int, before: frozenset[str]) -> None:
         """Let the probes prepare for step number `following`; `before` was sampled on the step that ended."""
-        for probe in tuple(self.probes):
+        for probe in tuple(self._active):
             wanted = bool(self.sampled) if probe.tier == CONTRACT else probe.tier in self.sampled
             if wanted or probe.tier == CONTRACT or probe.tier in before:
                 self.measure(probe, partial(probe.begin_step, following, wanted))
@@ -127,7 +130,7 @@ class ProbeBoard:
             tell_facts: gets at once what a probe with news knows of the run.
         """
         measured: dict[str, Measured] = {}
-        for probe in tuple(self.probes):
+        for probe in tuple(self._active):
             if probe.tier in self.sampled:
                 self.measure(probe, lambda probe=probe: measured.update(probe.collect()))  # type: ignore[misc]
         for probe in self.contract_probes:
@@ -163,6 +166,26 @@ class ProbeBoard:
             elif getattr(probe, "hooks_layers", False):
                 self._let_go(probe)
                 self.probes.remove(probe)
+        self.listen()
+
+    def rest_layers(self, following: int) -> None:
+        """Take the hooks inside of the models off until ``visit_layers``; step `following` comes next."""
+        for probe in tuple(self._active):
+            leave = getattr(probe, "leave_layers", None)
+            if leave is not None:
+                self.ask(probe, leave)
+            elif getattr(probe, "hooks_layers", False):
+                self.ask(probe, probe.begin_step, following, False)
+        self._layers_rest = True
+        self.listen()
+
+    def visit_layers(self) -> None:
+        """The models run eagerly on the step that begins: what hooks them measures again."""
+        self._layers_rest = False
+        for probe in tuple(self.probes):
+            back = getattr(probe, "return_to_layers", None)
+            if back is not None:
+                self.ask(probe, back)
         self.listen()
 
     def detach(self) -> None:

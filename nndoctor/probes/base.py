@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Collection, Mapping
 from contextlib import nullcontext
 from typing import Any, Protocol, TypeAlias
@@ -76,7 +77,7 @@ class Probe(Protocol):
     frequent in between, which is what short steps can afford (or the names of the events that it sleeps
     through); ``facts()``, what the probe knows of the run for people to read; ``hooks_layers = True`` where it
     has hooks inside of the model, so that it leaves when the model is compiled, or ``leave_layers()``, which takes
-    them off while the rest of the probe stays.
+    them off while the rest of the probe stays, with ``return_to_layers()`` for steps on which the model runs eagerly.
 
     A probe that raises is detached and named in the report; it never stops the training. None of these
     methods may wait for the device (no ``.item()``), change autograd state, or draw from torch's default
@@ -126,3 +127,21 @@ class Hook:
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Any:
         return nullcontext().__exit__
+
+
+@functools.cache
+def hooks_beside_compiled_code() -> type[Hook]:
+    """The class of hooks for modules whose ``forward`` is compiled while the call around it, hooks included, is not.
+
+    torch.compile looks at every function that is called there; these it lets run as they are. They must not be there
+    while it traces a call that they are inside of: it would break the graph, or fail with ``fullgraph=True``.
+    """
+
+    class HookBesideCompiledCode(Hook):
+        __slots__ = ()
+
+        @torch.compiler.disable  # type: ignore[untyped-decorator]
+        def __call__(self, *args: Any, **kwargs: Any) -> Any:
+            return self.function(*args, **kwargs)
+
+    return HookBesideCompiledCode

@@ -44,7 +44,7 @@ def places(index: ModelIndex) -> tuple[tuple[Place, ...], tuple[str, ...]]:
     hidden: list[str] = []
     for key, model in index.roots.items():
         root = unwrap(model)
-        for raw_name, module, fused_in in _visible(model, "", hidden):
+        for raw_name, module, fused_in in _visible(model, "", hidden, index.looks_inside_compiled):
             if isinstance(module, WRAPPERS) or type(module) in NEVER_CALLED:
                 continue
             name = ".".join(part for part in (key, "" if module is root else clean_name(raw_name)) if part)
@@ -54,23 +54,26 @@ def places(index: ModelIndex) -> tuple[tuple[Place, ...], tuple[str, ...]]:
 
 
 def _visible(
-    module: nn.Module, name: str, hidden: list[str], fused_in: nn.Module | None = None
+    module: nn.Module, name: str, hidden: list[str], compiled_too: bool, fused_in: nn.Module | None = None
 ) -> Iterator[tuple[str, nn.Module, nn.Module | None]]:
     """`module` and everything inside that runs as Python code, with the fused layer it is part of."""
     if isinstance(module, torch.jit.ScriptModule):
         hidden.append(f"{name or 'the model'} is a TorchScript module: what is inside it is not measured")
         return
-    if _is_compiled(module):
+    if is_compiled(module) and compiled_too:
+        module = unwrap(module)
+    elif is_compiled(module):
         hidden.append(f"{name or 'the model'} is compiled: activations and layer times are not measured")
         return
     if isinstance(module, nn.TransformerEncoderLayer):
         fused_in = module
     yield name, module, fused_in
     for child_name, child in module.named_children():
-        yield from _visible(child, f"{name}.{child_name}" if name else child_name, hidden, fused_in)
+        yield from _visible(child, f"{name}.{child_name}" if name else child_name, hidden, compiled_too, fused_in)
 
 
-def _is_compiled(module: nn.Module) -> bool:
+def is_compiled(module: nn.Module) -> bool:
+    """Whether `module` is what torch.compile returned, or was compiled in place."""
     inner = getattr(module, "_orig_mod", None)
     return isinstance(inner, nn.Module) or getattr(module, "_compiled_call_impl", None) is not None
 
@@ -136,7 +139,8 @@ class HookSet:
     def _guarded(self, place: Place, function: Callable[..., None]) -> Callable[..., None]:
         def guarded(module: nn.Module, *args: Any) -> None:
             # other threads: those of DataParallel are left out, the backward pass on an accelerator is not
-            if self.failure is None and (get_ident() == self.thread or in_backward()):
+            # a hook that was taken off while its module was being called is called once more
+            if self.failure is None and self._handles and (get_ident() == self.thread or in_backward()):
                 try:
                     function(place, module, *args)
                 except Exception as error:

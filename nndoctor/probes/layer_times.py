@@ -158,7 +158,6 @@ class Opening:
 
     name = "beginning of layer times"
     tier = "times"
-    hooks_layers = True  # it comes and goes with the other end
     signals: tuple[str, ...] = ()
 
     def __init__(self, probe: LayerTimesProbe) -> None:
@@ -208,7 +207,6 @@ class LayerTimesProbe:
 
     name = "layer times"
     tier = "times"
-    hooks_layers = True
     signals = (*LAYER_SIGNALS, "time.optimizer", "tile.span", *(signal for signal, _ in NAMED.values()))
 
     def __init__(self) -> None:
@@ -231,6 +229,8 @@ class LayerTimesProbe:
         self._before_evaluation = REST
         self._batch_device: torch.device | None = None
         self.claimed: object = None
+        self._layers_left = False
+        self._forward_seen = False
         self._ends: list[Any] = []
         self._neighbours: list[tuple[Any, int]] = []
 
@@ -247,6 +247,19 @@ class LayerTimesProbe:
         self._end_step()
         self._take_off()
 
+    def leave_layers(self) -> None:
+        """The models are compiled: only what can be stamped from outside is told apart from now on.
+
+        The step under way is dropped, part of it would be layers and part not.
+        """
+        self._layers_left = True
+        self._take_off()
+        self._end_step()
+
+    def return_to_layers(self) -> None:
+        """They run eagerly for a while."""
+        self._layers_left = False
+
     def open(self, step: int, sampled: bool) -> None:
         """Begin the tiles of a step: until ``begin_step`` is over it is the doctor that works.
 
@@ -259,7 +272,7 @@ class LayerTimesProbe:
                 self.stamps.times.append(self._ended)
                 self.stamps.labels.append(DOCTOR)
             self.stamps.stamp(DOCTOR)
-        self._step, self._ended = step, 0
+        self._step, self._ended, self._forward_seen = step, 0, False
 
     def end(self) -> None:
         """The step is over: what is collected, reported and prepared from now on belongs to the next."""
@@ -273,7 +286,7 @@ class LayerTimesProbe:
         if not sampled or self._index is None:
             self._take_off()
             return
-        if not self._still_fit():
+        if not self._layers_left and not self._still_fit():
             self._take_off()
             self._put_on()
         self.stamps.stamp(REST)
@@ -314,6 +327,7 @@ class LayerTimesProbe:
 
     def forward_begins(self, root: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
         """A pass begins, perhaps of a model that hooks cannot look into."""
+        self._forward_seen = True
         self.stamps.stamp(FORWARD_OTHER)
 
     def forward_ended(self, root: nn.Module, output: object) -> None:
@@ -340,8 +354,11 @@ class LayerTimesProbe:
 
     def backward_begins(self, loss: object) -> None:
         """``backward()`` is about to run."""
-        if not in_backward():
-            self.stamps.stamp(LOSS)
+        if in_backward():
+            return
+        if self._layers_left and not self._forward_seen:
+            self.stamps.rename(PREPARE, REST)  # a forward pass that nobody saw is in it
+        self.stamps.stamp(BACKWARD_OTHER if self._layers_left else LOSS)
 
     def backward_ended(self) -> None:
         """``backward()`` has returned: the tile of the last layer ends here."""
@@ -420,7 +437,8 @@ class LayerTimesProbe:
     def notes(self) -> tuple[str, ...]:
         """What is to be known about these times, one sentence each."""
         clock = "layer times are the host's: the accelerator works on after a call has returned"
-        return (*self._hidden, *((clock,) if self._on_accelerator else ()))
+        hidden = () if self._layers_left else self._hidden  # else the doctor tells more of it
+        return (*hidden, *((clock,) if self._on_accelerator else ()))
 
     # hooks of one sampled step
 
@@ -513,12 +531,12 @@ class _Begins(_LayerHook):
 
     __slots__ = ()
 
-    def __call__(self, module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
+    def __call__(self, module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any] | None = None) -> None:
         if torch.compiler.is_compiling():
             return
         probe, hooks = self.probe, self.hooks
         stamps = probe.stamps
-        if not stamps.open or hooks.failure is not None:
+        if not stamps.open or hooks.failure is not None or kwargs is None:  # None: taken off in the middle of this call
             return
         try:
             recomputed = graph_task() != -1

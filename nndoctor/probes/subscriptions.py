@@ -378,7 +378,9 @@ class SubscriberProbe:
         self._loop.passed_in_eval = not root.training
         return root.training or self._loop.trains_in_eval
 
-    def _pass_begins(self, root: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
+    def _pass_begins(self, root: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any] | None = None) -> None:
+        if kwargs is None:  # taken off in the middle of this call
+            return
         with self._kept():
             now = self._now
             counts = self._counts(root)
