@@ -130,3 +130,17 @@ def test_a_dear_look_is_still_taken_every_32_steps_at_first() -> None:
     assert budget.every("data") == 32
     budget.frame_cost(0.006)
     assert budget.every("data") == 1024
+
+
+def test_whole_steps_are_measured_by_all_tiers_and_the_next_look_knows_of_them() -> None:
+    budget = Budget(cadence=8, dense=0, whole_every=12)
+    sampled = [step for step in range(1, 30) if budget.tiers_at(step)]
+    assert sampled == [8, 12, 16, 24]
+    assert budget.tiers_at(12) == frozenset(budget.tiers)
+    budget.tiers_at(17)
+    assert budget.next_look == 24
+
+
+def test_without_whole_steps_there_are_none() -> None:
+    budget = Budget(cadence=8, dense=0)
+    assert not any(budget.is_whole(step) for step in range(1, 30))
