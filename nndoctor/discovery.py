@@ -94,7 +94,9 @@ def named(objects: object, kind: type | tuple[type, ...], default: str, expected
 
 def _called_parts(name: str, model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
     """The outermost modules that can be called; `model` itself unless it only holds others."""
-    holds_only = type(model).forward is nn.Module.forward and not list(model.parameters(recurse=False))
+    # what torch.compile returns has its forward as an attribute of its own
+    has_forward = type(model).forward is not nn.Module.forward or "forward" in vars(model)
+    holds_only = not has_forward and not list(model.parameters(recurse=False))
     children = list(model.named_children()) if holds_only else []
     if not children:
         yield name, model

@@ -42,3 +42,8 @@ def test_a_module_that_is_called_or_owns_tensors_stands_for_itself() -> None:
 
 def test_layers_are_called_alike_whoever_is_called() -> None:
     assert ModelIndex(Adversaries()).layer_names == ModelIndex(Called()).layer_names
+
+
+def test_what_torch_compile_returns_is_a_model_and_no_container() -> None:
+    model = torch.compile(nn.Sequential(nn.Linear(2, 2)), backend="eager")
+    assert list(ModelIndex(model).roots.values()) == [model]
