@@ -28,9 +28,9 @@ def batches(inputs: Tensor, targets: Tensor, size: int) -> list[tuple[Tensor, Te
     return list(zip(inputs.split(size), targets.split(size), strict=True))
 
 
-def trained(model: nn.Module, inputs: Tensor, targets: Tensor, steps: int, batch_size: int = 32) -> nn.Module:
+def trained(model: nn.Module, inputs: Tensor, targets: Tensor, steps: int, batch_size: int = 32, rate: float = 0.05) -> nn.Module:
     """`model` after some steps of gradient descent with momentum."""
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9)
+    optimizer = torch.optim.SGD(model.parameters(), lr=rate, momentum=0.9)
     for step in range(steps):
         start = step * batch_size % (len(inputs) - batch_size)
         optimizer.zero_grad()

@@ -6,7 +6,9 @@ import typer
 
 from nndoctor.cli.lab_curvature import curvature
 from nndoctor.cli.lab_experiment import experiment
+from nndoctor.cli.lab_freezing import freezing
 from nndoctor.cli.lab_path import path
+from nndoctor.cli.lab_preliminary import preliminary
 from nndoctor.cli.lab_representation import representation
 from nndoctor.cli.lab_surface import surface
 from nndoctor.cli.lab_unhelpful import unhelpful_layers
@@ -27,6 +29,8 @@ def _lab() -> None:
 app.command("curvature")(curvature)
 app.command("representation")(representation)
 app.command("unhelpful-layers")(unhelpful_layers)
+app.command("freezing")(freezing)
 app.command("path")(path)
 app.command("surface")(surface)
+app.command("preliminary")(preliminary)
 app.command("experiment")(experiment)

@@ -13,6 +13,7 @@ from nndoctor.cli.output import UsageError, say_json, say_lines, tell
 
 if TYPE_CHECKING:
     from nndoctor.lab import Patient, Progress, Result
+    from nndoctor.reports.view import Relief
 
 CheckpointArgument = Annotated[
     Path | None,
@@ -88,11 +89,12 @@ def answer(
     draw: Callable[[Any], Any],
     run: str | None = None,
     title: str = "",
+    relief: Relief | None = None,
 ) -> None:
     """The result on stdout, as `lines` for people or as JSON; with `figure` also drawn by ``draw(result)``.
 
     Args:
-        run, title: keep it with this run, under this title, for its report.
+        run, title, relief: keep it with this run, under this title, for its report, where `relief` can be turned.
     """
     from nndoctor.lab.figures import FiguresUnavailable, save_figure
 
@@ -105,14 +107,14 @@ def answer(
     if figure is not None:
         tell(f"wrote {save_figure(drawn, figure)}")
     if run is not None:
-        tell(f"kept with the run: {keep(Path(run), title, lines, drawn)}")
+        tell(f"kept with the run: {keep(Path(run), title, lines, drawn, relief)}")
     if json:
         say_json(result.to_dict())
         return
     say_lines(lines)
 
 
-def keep(folder: Path, title: str, lines: list[Any], drawn: Any) -> Path:
+def keep(folder: Path, title: str, lines: list[Any], drawn: Any, relief: Relief | None = None) -> Path:
     """Put lines and figure into the folder of a run; returns the file."""
     from io import BytesIO
 
@@ -121,4 +123,4 @@ def keep(folder: Path, title: str, lines: list[Any], drawn: Any) -> Path:
     picture = BytesIO()
     if drawn is not None:
         drawn.savefig(picture, format="png", dpi=110)
-    return keep_lab_result(folder, LabResult(title, tuple(map(str, lines)), picture.getvalue() or None))
+    return keep_lab_result(folder, LabResult(title, tuple(map(str, lines)), picture.getvalue() or None, relief))

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from nndoctor.lab import Patient
     from nndoctor.lab.surface import LossSurface
     from nndoctor.lab.trail import TrailRecord
+    from nndoctor.reports.view import Relief
 
 DIRECTIONS = ("random", "trajectory", "hessian", "line")
 
@@ -102,7 +103,7 @@ def surface(
             found = lab.hessian_surface(patient, span=span, points=points, trail=way, **shared)
         else:
             found = lab.random_surface(patient, span=span, points=points, seed=seed, trail=way, **shared)
-    answer(found, list(lines(found)), json=json, figure=figure, draw=lambda drawn: figures.draw_surface(drawn, style), run=run, title=f"Loss surface, {directions} directions")
+    answer(found, list(lines(found)), json=json, figure=figure, draw=lambda drawn: figures.draw_surface(drawn, style), run=run, title=f"Loss surface, {directions} directions", relief=relief(found))
 
 
 def way_from(patient: Patient, trail: Path | None, checkpoint: Path | None, *, needed: bool) -> TrailRecord | None:
@@ -125,6 +126,21 @@ def way_from(patient: Patient, trail: Path | None, checkpoint: Path | None, *, n
             "--directions trajectory: name the optimizer's way with --trail, or a folder with three checkpoints or more"
         )
     return None
+
+
+def relief(found: LossSurface) -> Relief | None:
+    """The surface for a report, in which it can be turned; None for a line."""
+    import numpy as np
+
+    from nndoctor.reports.view import Relief
+
+    if len(found.ys) < 2:
+        return None
+    with np.errstate(divide="ignore", invalid="ignore"):
+        heights = np.log10(found.losses)
+    rows = tuple(tuple(round(float(value), 4) if np.isfinite(value) else None for value in row) for row in heights)
+    way = found.trajectory
+    return Relief(found.xs, found.ys, rows, None if way is None else (way.xs, way.ys))
 
 
 def lines(found: LossSurface) -> Iterator[Any]:

@@ -10,6 +10,8 @@ import numpy as np
 
 if TYPE_CHECKING:
     from nndoctor.lab.curvature import Curvature
+    from nndoctor.lab.freezing import FreezingPlan
+    from nndoctor.lab.preliminary import Preliminary
     from nndoctor.lab.representation import Representation, SelfSimilarity
     from nndoctor.lab.unhelpful import UnhelpfulLayers
 
@@ -103,4 +105,37 @@ def draw_self_similarity(found: SelfSimilarity) -> Any:
         axes.set_xticklabels(found.checkpoints[1:], rotation=90)
         axes.set_yticklabels(found.layers)
     figure.colorbar(shown, ax=axes)
+    return figure
+
+
+def draw_freezing(found: FreezingPlan) -> Any:
+    """Similarity of each layer to itself at the earlier weights; those that can be frozen in green."""
+    figure = new_figure(6.0, 1.2 + 0.26 * len(found.layers))
+    axes = figure.subplots()
+    colours = ["tab:green" if layer.name in found.ready else "tab:gray" for layer in found.layers]
+    bars = axes.barh([layer.name for layer in found.layers], [layer.similarity for layer in found.layers], color=colours)
+    axes.bar_label(bars, ["" if layer.saved is None else f"{-layer.saved:+.0%} backward" for layer in found.layers], fontsize="small", padding=2)
+    axes.axvline(found.threshold, color="black", linewidth=0.8, linestyle="--")
+    axes.invert_yaxis()
+    axes.set(xlabel="similarity to the earlier checkpoint", xlim=(0, 1.3), title="What has stopped changing")
+    return figure
+
+
+def draw_preliminary(found: Preliminary) -> Any:
+    """Loss and accuracy by checkpoint, and how far the accuracy varies over random subsets of the test set."""
+    points = found.training.points
+    figure = new_figure(9.0 if found.stability is not None else 5.0, 3.8)
+    panels = figure.subplots(1, 1 if found.stability is None else 2, squeeze=False)[0]
+    names = [point.name for point in points]
+    measured = points[-1].accuracy is not None
+    panels[0].plot(names, [point.accuracy if measured else point.loss for point in points], marker="o")
+    panels[0].axvline(names.index(found.training.enough.name), color="tab:green", linestyle="--")
+    panels[0].set(title="Accuracy" if measured else "Loss", xlabel="checkpoint; dashed: nothing is gained after it")
+    panels[0].tick_params(axis="x", rotation=45)
+    if found.stability is not None:
+        sizes = [spread.size for spread in found.stability.spreads]
+        panels[1].plot(sizes, [100 * spread.deviation for spread in found.stability.spreads], marker="o", label="measured")
+        panels[1].plot(sizes, [100 * spread.expected for spread in found.stability.spreads], "--", label="drawing without replacement")
+        panels[1].set(title="Deviation of accuracy", xlabel="test samples", ylabel="points", ylim=(0, None))
+        panels[1].legend()
     return figure

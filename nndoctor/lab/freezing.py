@@ -10,6 +10,8 @@ import statistics
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import takewhile
+from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 import torch
@@ -19,7 +21,8 @@ from torch.utils.hooks import RemovableHandle
 from nndoctor.discovery import unwrap
 from nndoctor.examinations.trees import tensors
 from nndoctor.lab.patient import Patient, Subject
-from nndoctor.lab.representation import Activations, Measure, activations, similarity
+from nndoctor.lab.progress import Progress, silent
+from nndoctor.lab.representation import Activations, Measure, activations, activations_at, similarity
 from nndoctor.lab.results import Result
 
 BatchNorm: TypeAlias = Literal["eval", "train"]
@@ -184,6 +187,79 @@ def backward_saved(patient: Patient, names: Sequence[str], *, steps: int = TIMED
         seconds_frozen=statistics.median(pair[1] for pair in pairs),
         share=statistics.median(1.0 - after / before for before, after in pairs),
     )
+
+
+@dataclass(frozen=True)
+class FreezableLayer:
+    """One layer in the order of execution.
+
+    Args:
+        similarity: to itself at the earlier weights; NaN where it cannot be told.
+        saved: share of the backward pass that freezing it and all before it saves; None where it was not measured.
+    """
+
+    name: str
+    parameters: int
+    similarity: float
+    saved: float | None = None
+
+
+@dataclass(frozen=True)
+class FreezingPlan(Result):
+    """Which layers have stopped changing, and what freezing them would save.
+
+    Args:
+        threshold: similarity from which on a layer counts as converged.
+        layers: all with parameters of their own that train.
+        ready: the converged ones from the bottom on, without a gap: those whose freezing saves backward time. Never the last one.
+        saved: of the backward pass with those frozen; None where there are none.
+    """
+
+    threshold: float
+    layers: tuple[FreezableLayer, ...]
+    ready: tuple[str, ...]
+    saved: BackwardSaved | None
+
+    @property
+    def converged(self) -> tuple[str, ...]:
+        """Names of all layers that are as they were, also above one that still changes."""
+        return tuple(layer.name for layer in self.layers if layer.similarity >= self.threshold)
+
+
+def freezing_plan(
+    patient: Patient,
+    earlier: Path | Mapping[str, Tensor],
+    *,
+    threshold: float = 0.99,
+    measure: Measure = "svcca",
+    steps: int = TIMED_STEPS,
+    progress: Progress = silent,
+) -> FreezingPlan:
+    """Compare each layer with itself at `earlier` weights, and measure what freezing from the bottom up would save.
+
+    Times are taken for the lowest quarter, half and three quarters of the layers, and for those that are ready.
+
+    Raises:
+        SourceError: the earlier weights cannot be read, or do not fit.
+    """
+    train = set(layers_with_parameters(patient.model))
+    now = [layer for layer in activations_at(patient, None) if layer.name in train]
+    before = {layer.name: layer for layer in activations_at(patient, earlier)}
+    found = {layer.name: similarity(before[layer.name], layer, measure) for layer in now if layer.name in before}
+    names = list(found)
+    ready = tuple(takewhile(lambda name: found[name] >= threshold, names[:-1]))
+    places = sorted({round(len(names) * share) for share in (0.25, 0.5, 0.75)} - {0, len(ready)})
+    times = {}
+    for done, place in enumerate(places, start=1):
+        times[place] = backward_saved(patient, names[:place], steps=steps).share
+        progress("backward passes", done, len(places) + 1)
+    saved = backward_saved(patient, ready, steps=steps) if ready else None
+    if saved is not None:
+        times[len(ready)] = saved.share
+    progress("backward passes", len(places) + 1, len(places) + 1)
+    sizes = {name: sum(p.numel() for p in module.parameters(recurse=False)) for name, module in patient.model.named_modules()}
+    rows = (FreezableLayer(name, sizes[name], found[name], times.get(number)) for number, name in enumerate(names, start=1))
+    return FreezingPlan(threshold, tuple(rows), ready, saved)
 
 
 def _backward_seconds(subject: Subject) -> float:

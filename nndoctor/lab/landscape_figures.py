@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from importlib import import_module
 from typing import Any, Literal, TypeAlias
 
@@ -82,7 +83,12 @@ def draw_surface(surface: LossSurface, style: SurfaceStyle = "contour") -> Any:
     if style == "3d":
         import_module("mpl_toolkits.mplot3d")
         axes = figure.add_subplot(projection="3d")
-        axes.plot_surface(across, along, np.log10(_positive(losses)), cmap="viridis", rcount=100, ccount=100)
+        heights = np.log10(_positive(losses))
+        axes.plot_surface(across, along, heights, cmap="viridis", rcount=100, ccount=100)
+        axes.computed_zorder = False  # else the surface hides what lies on it
+        for xs, ys, look in _on_it(surface):
+            axes.plot(xs, ys, [_height(surface, heights, x, y) for x, y in zip(xs, ys, strict=True)], zorder=10, **look)
+        axes.set(title=f"Loss surface ({surface.kind} directions)", xlabel="first direction", ylabel="second direction")
         axes.set_zlabel("log10 loss")
         return figure
     axes = figure.subplots()
@@ -106,6 +112,19 @@ def _way(axes: Any, surface: LossSurface) -> None:
         axes.plot(way.xs, way.ys, "w-", linewidth=1.2, label=f"optimizer ({way.explained:.0%} of its variance)")
         axes.plot(way.xs[0], way.ys[0], "wo", markersize=5)
         axes.legend(fontsize="small", facecolor="0.4")
+
+
+def _on_it(surface: LossSurface) -> Iterator[tuple[Sequence[float], Sequence[float], dict[str, Any]]]:
+    """What is drawn on a surface: the optimizer's way, and the trained weights."""
+    if surface.trajectory is not None:
+        yield surface.trajectory.xs, surface.trajectory.ys, {"color": "white", "linewidth": 1.2}
+    if 0.0 in surface.xs and 0.0 in surface.ys:
+        yield (0.0,), (0.0,), {"color": "red", "marker": "*", "markersize": 11}
+
+
+def _height(surface: LossSurface, heights: Any, x: float, y: float) -> float:
+    """Height at the nearest point of the grid."""
+    return float(heights[np.abs(np.subtract(surface.ys, y)).argmin(), np.abs(np.subtract(surface.xs, x)).argmin()])
 
 
 def _line(surface: LossSurface) -> Any:

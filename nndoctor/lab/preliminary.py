@@ -8,6 +8,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TypeVar
 from weakref import WeakKeyDictionary
 
 import torch
@@ -18,12 +20,16 @@ from nndoctor.examinations.untouched import generators_kept, seed_generators
 from nndoctor.lab.patient import Evaluation, Patient
 from nndoctor.lab.progress import Progress, silent
 from nndoctor.lab.results import Result
+from nndoctor.lab.sources import load_weights
 
 Training = Callable[[nn.Module, Tensor, Tensor, int], None]
 """Trains a model in place on inputs and targets for a number of epochs."""
 
 GAIN = 0.002
 """Accuracy that a further epoch has to bring for it to be worth while, as in that work."""
+
+SHARES = (0.1, 0.2, 0.4, 0.6, 0.8)
+"""Sizes of random subsets, as shares of the test set."""
 
 
 @dataclass(frozen=True)
@@ -106,6 +112,50 @@ def training_size_study(
     return Study(tuple(points), _enough(points, gain), gain)
 
 
+@dataclass(frozen=True)
+class CheckpointPoint(Result):
+    """What one checkpoint of a training reaches on the test batches."""
+
+    name: str
+    loss: float
+    accuracy: float | None
+
+
+@dataclass(frozen=True)
+class CheckpointStudy(Result):
+    """A training by its checkpoints.
+
+    Args:
+        points: in their order.
+        enough: the first one after which nothing brings more than `gain` of accuracy (of the first loss, without labels).
+    """
+
+    points: tuple[CheckpointPoint, ...]
+    enough: CheckpointPoint
+    gain: float
+
+
+def checkpoint_study(
+    test: Patient, places: Sequence[Path], *, gain: float = GAIN, progress: Progress = silent
+) -> CheckpointStudy:
+    """Loss and accuracy at each checkpoint of a training that was made already: how many of its epochs were worth while.
+
+    Raises:
+        ValueError: there is none.
+        SourceError: one of them cannot be read, or does not fit the model.
+    """
+    if not places:
+        raise ValueError("expected at least one checkpoint")
+    points = []
+    for done, place in enumerate(places, start=1):
+        with test.examined() as subject:
+            load_weights(subject.model, place)
+            found = subject.evaluate()
+        points.append(CheckpointPoint(place.stem, found.loss, found.accuracy))
+        progress("checkpoints", done, len(places))
+    return CheckpointStudy(tuple(points), _enough(points, gain), gain)
+
+
 def sgd_training(
     loss_fn: Callable[[Tensor, Tensor], Tensor],
     make_optimizer: Callable[[nn.Module], Optimizer],
@@ -184,6 +234,37 @@ def stability_study(patient: Patient, sizes: Sequence[int], *, subsets: int = 10
     return StabilityStudy(share, len(hits), subsets, tuple(spreads))
 
 
+@dataclass(frozen=True)
+class Preliminary(Result):
+    """What :func:`preliminary` finds; `stability` is None where targets are no class labels."""
+
+    training: CheckpointStudy
+    stability: StabilityStudy | None
+
+
+def preliminary(
+    patient: Patient,
+    places: Sequence[Path],
+    *,
+    gain: float = GAIN,
+    subsets: int = 100,
+    seed: int = 0,
+    progress: Progress = silent,
+) -> Preliminary:
+    """Both studies that checkpoints of one training and its test set allow; the last checkpoint's is the patient's model.
+
+    Raises:
+        SourceError: a checkpoint cannot be read, or does not fit the model.
+    """
+    training = checkpoint_study(patient, places, gain=gain, progress=progress)
+    sizes = sorted({max(1, round(share * patient.samples)) for share in SHARES})
+    try:
+        stability = stability_study(patient, sizes, subsets=subsets, seed=seed)
+    except ValueError:  # no class labels, or several to a sample
+        stability = None
+    return Preliminary(training, stability)
+
+
 @torch.no_grad()
 def _hits(patient: Patient) -> Tensor:
     """1 for every sample whose largest output is its label, else 0, (samples,)."""
@@ -207,7 +288,10 @@ def _point(epochs: int, samples: int, found: Evaluation) -> StudyPoint:
     return StudyPoint(epochs, samples, found.loss, found.accuracy)
 
 
-def _enough(points: Sequence[StudyPoint], gain: float) -> StudyPoint:
+Point = TypeVar("Point", StudyPoint, CheckpointPoint)
+
+
+def _enough(points: Sequence[Point], gain: float) -> Point:
     """The first point after which none is better by more than `gain`."""
     scale = abs(points[0].loss) or 1.0
     worth = [-point.loss / scale if point.accuracy is None else point.accuracy for point in points]

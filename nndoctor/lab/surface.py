@@ -19,9 +19,9 @@ from typing import Any, TypeAlias
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
 
 from nndoctor.lab.directions import random_directions, sharpest_directions
+from nndoctor.lab.layout import lay_out_for_speed
 from nndoctor.lab.patient import Patient, Subject
 from nndoctor.lab.points import Weights, current_weights, digest, flat, recompute_norms
 from nndoctor.lab.progress import Progress, silent
@@ -215,7 +215,7 @@ class _Explorer:
 
     def __init__(self, task: _Task, subject: Subject, held: ExitStack | None = None) -> None:
         self._task, self._subject, self._held = task, subject, held
-        _lay_out_for_speed(subject)
+        lay_out_for_speed(subject)
         self._parameters = dict(subject.model.named_parameters())
         self._moving = {name for direction in task.directions for name in direction}
         self._centre = {name: self._parameters[name].detach().clone() for name in self._moving}
@@ -235,34 +235,6 @@ class _Explorer:
             recompute_norms(self._subject)
         found = self._subject.evaluate()
         return found.loss, found.accuracy
-
-
-@torch.no_grad()
-def _lay_out_for_speed(subject: Subject) -> None:
-    """Convolutions on a CPU take two thirds of the time with channels last; results differ by rounding alone.
-
-    A model that calls ``view`` on maps cannot be run so and keeps its layout.
-    """
-    convolves = any(
-        isinstance(module, nn.Conv2d) and module.weight.device.type == "cpu" for module in subject.modules()
-    )
-    if not convolves:
-        return
-    contiguous = subject.batches
-    wanted = subject.batch_loss(contiguous[0])
-    subject.batches = tuple(batch.with_inputs(_channels_last) for batch in contiguous)
-    subject.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    try:
-        same = bool(torch.allclose(subject.batch_loss(subject.batches[0]), wanted, rtol=1e-4))
-    except RuntimeError:
-        same = False
-    if not same:
-        subject.batches = contiguous
-        subject.model.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
-
-
-def _channels_last(tensor: Tensor) -> Tensor:
-    return tensor.contiguous(memory_format=torch.channels_last) if tensor.dim() == 4 else tensor
 
 
 Rows: TypeAlias = Callable[[Sequence[float]], Iterator[tuple[float, Row]]]

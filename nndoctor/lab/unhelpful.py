@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from nndoctor.examinations.patient import Batch
 from nndoctor.examinations.trees import mapped, tensors
+from nndoctor.lab.layout import lay_out_for_speed
 from nndoctor.lab.patient import Patient, Subject, sample_count
 from nndoctor.lab.progress import Progress, silent
 from nndoctor.lab.results import Result
@@ -147,6 +148,7 @@ def unhelpful_layers(
     started = time.perf_counter()
     book = Workbook.of(work, "unhelpful-layers", patient, margin)
     with patient.examined() as subject, torch.no_grad(), plain_attention():
+        lay_out_for_speed(subject)
         base = _Losses(subject)
         error = base.error()
         limit = error if margin is None else margin

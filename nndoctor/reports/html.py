@@ -95,7 +95,7 @@ def stylesheet() -> str:
     return asset("uplot-1.6.32.min.css") + "\n" + asset("report.css")
 
 
-SCRIPTS = ("helpers.js", "charts.js", "layers.js", "icicle.js", "page.js")
+SCRIPTS = ("helpers.js", "charts.js", "layers.js", "icicle.js", "relief.js", "page.js")
 """Parts of the page's own script, in the order in which they need each other."""
 
 
@@ -139,6 +139,7 @@ def page_data(view: RunView, filled: Filled) -> dict[str, Any]:
         "layers": [clean(name) for name in view.targets.layers],
         "findings": told,
         "layer_findings": by_layer,
+        "reliefs": next((values["reliefs"] for section, values in filled if section.id == "lab"), []),
         "palette": "".join(f"{r:02x}{g:02x}{b:02x}" for r, g, b in svg.palette().tolist()),
     }
 

@@ -39,12 +39,50 @@ class Note(NamedTuple):
     text: str
 
 
+class Relief(NamedTuple):
+    """A surface over a plane, to be looked at from all sides.
+
+    Args:
+        xs, ys: the grid, in ascending order, of two places or more each.
+        heights: log10 of the loss at each place, by rows (len(ys), len(xs)); None where it is not finite.
+        way: xs and ys of the optimizer's way; None where it is not known.
+    """
+
+    xs: tuple[float, ...]
+    ys: tuple[float, ...]
+    heights: tuple[tuple[float | None, ...], ...]
+    way: tuple[tuple[float, ...], tuple[float, ...]] | None = None
+
+    def data(self) -> dict[str, Any]:
+        """Plain data for JSON, as the script of the report reads it."""
+        way = None if self.way is None else dict(zip(("xs", "ys"), self.way, strict=True))
+        return {"xs": self.xs, "ys": self.ys, "heights": self.heights, "way": way, "unit": "loss"}
+
+    @classmethod
+    def read(cls, held: Any) -> Relief | None:
+        """What :meth:`data` gave; None where it is something else."""
+        try:
+            xs, ys = _numbers(held["xs"]), _numbers(held["ys"])
+            heights = tuple(tuple(None if value is None else float(value) for value in row) for row in held["heights"])
+            way = None if held["way"] is None else (_numbers(held["way"]["xs"]), _numbers(held["way"]["ys"]))
+        except (KeyError, TypeError, ValueError):
+            return None
+        fits = len(heights) == len(ys) > 1 and all(len(row) == len(xs) > 1 for row in heights)
+        fits = fits and any(value is not None for row in heights for value in row)
+        return cls(xs, ys, heights, way) if fits and (way is None or len(way[0]) == len(way[1])) else None
+
+
+def _numbers(values: Any) -> tuple[float, ...]:
+    return tuple(float(value) for value in values)
+
+
 class LabResult(NamedTuple):
-    """What an examination of the lab said of the run's model: a title, lines for people, and a picture (PNG) if it was drawn."""
+    """What an examination of the lab said of the run's model: a title, lines for people, a picture (PNG) if it was drawn, and a surface if it is one."""
 
     title: str
     lines: tuple[str, ...]
     picture: bytes | None = None
+    relief: Relief | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,7 +201,8 @@ def keep_lab_result(folder: Path, result: LabResult) -> Path:
     place = home / f"{1 + len(list(home.glob('*.json'))):03d}-{slug}.json"
     if result.picture is not None:
         place.with_suffix(".png").write_bytes(result.picture)
-    place.write_text(json.dumps({"title": result.title, "lines": result.lines}), encoding="utf-8")
+    held = {"title": result.title, "lines": result.lines, "relief": None if result.relief is None else result.relief.data()}
+    place.write_text(json.dumps(held), encoding="utf-8")
     return place
 
 
@@ -177,7 +216,7 @@ def lab_results(folder: Path) -> tuple[LabResult, ...]:
         except (OSError, ValueError, KeyError, TypeError):
             continue
         picture = place.with_suffix(".png")
-        found.append(LabResult(title, lines, picture.read_bytes() if picture.is_file() else None))
+        found.append(LabResult(title, lines, picture.read_bytes() if picture.is_file() else None, Relief.read(held.get("relief"))))
     return tuple(found)
 
 

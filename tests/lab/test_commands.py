@@ -90,6 +90,52 @@ def test_representation_of_one_checkpoint_and_over_time(checkpoint: str, tmp_pat
     assert (tmp_path / "b.svg").exists()
 
 
+@pytest.fixture
+def epochs(checkpoint: str, tmp_path: Path) -> str:
+    """A folder of three checkpoints: between the last two only the last layer changes."""
+    folder = tmp_path / "kept"
+    folder.mkdir()
+    weights = torch.load(checkpoint)
+    for number in (1, 2, 3):
+        if number == 2:
+            weights = {name: torch.randn_like(value) for name, value in weights.items()}
+        if number == 3:
+            weights["4.weight"] = torch.randn(3, 8)
+        torch.save(weights, folder / f"epoch{number}.pt")
+    return str(folder)
+
+
+def test_freezing_names_the_layers_that_are_as_they_were(epochs: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    figure = tmp_path / "freezing.svg"
+    assert main(["lab", "freezing", epochs, *WHO, "--figure", str(figure)]) == 0
+    told = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in told[1:4]] == ["0", "2", "4"]
+    assert [line.split()[3] for line in told[1:4]] == ["converged", "converged", "changes"]
+    assert told[-1].startswith("0, 2 can be frozen: ")
+    assert "<svg" in figure.read_text()
+    first = str(Path(epochs) / "epoch1.pt")
+    assert main(["lab", "freezing", epochs, *WHO, "--earlier", first, "--measure", "cka", "--json"]) == 0
+    data = json.loads(capsys.readouterr().out)
+    assert data["ready"] == []
+    assert data["saved"] is None
+    assert main(["lab", "freezing", first, *WHO]) == 2
+    assert "expected two checkpoints or more" in capsys.readouterr().err
+
+
+def test_preliminary_tells_when_it_was_enough_and_how_sure_the_test_set_is(epochs: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    figure = tmp_path / "preliminary.png"
+    assert main(["lab", "preliminary", epochs, *WHO, "--figure", str(figure)]) == 0
+    told = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in told[1:4]] == ["epoch1", "epoch2", "epoch3"]
+    assert "on 80 samples: smaller differences between models are chance." in told[-1]
+    assert figure.read_bytes().startswith(b"\x89PNG")
+    assert main(["lab", "preliminary", epochs, *WHO, "--json"]) == 0
+    data = json.loads(capsys.readouterr().out)
+    best = max(point["accuracy"] for point in data["training"]["points"])
+    assert best - data["training"]["enough"]["accuracy"] <= 0.002
+    assert [spread["size"] for spread in data["stability"]["spreads"]] == [8, 16, 32, 48, 64]
+
+
 @pytest.mark.parametrize(
     ("arguments", "what"),
     [

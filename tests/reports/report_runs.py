@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import math
 from dataclasses import replace
 from typing import Any
@@ -10,7 +11,7 @@ import numpy as np
 
 from nndoctor.findings import Diagnosis, Evidence, Finding, Fix, NotExamined, ProbeFailure, RuleDocs, Severity, ordered
 from nndoctor.history import History
-from nndoctor.reports.view import BeforeAfter, LabResult, Note, RunView
+from nndoctor.reports.view import BeforeAfter, LabResult, Note, Relief, RunView
 from nndoctor.reports.windows import raw_windows
 from nndoctor.signals import CATALOGUE, Frame, Signal, Targets
 
@@ -210,8 +211,19 @@ def ill(steps: int = 3000, layers: int = 24, names: tuple[str, ...] = (), repeat
     return view(
         made, findings(made, first), before_after=after, notes=(Note(first, "probe", "timing was dismissed"),),
         probe_failures=(ProbeFailure("timing", first, "RuntimeError: no clock"),),
-        lab=(LabResult("Curvature", ("eigenvalues 12, 3", "", "Unstable above a learning rate of 0.17.")),), published=OWN,
+        lab=(LabResult("Curvature", ("eigenvalues 12, 3", "", "Unstable above a learning rate of 0.17.")), LabResult("Loss surface", ("A bowl.",), PIXEL, bowl())), published=OWN,
     )  # fmt: skip
+
+
+PIXEL = base64.b64decode("iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg==")
+
+
+def bowl(points: int = 21) -> Relief:
+    """A bowl with one place that is not finite, and a way down into it."""
+    axis = tuple(-1 + 2 * index / (points - 1) for index in range(points))
+    heights = [[round(x * x + 0.5 * y * y - 1, 4) for x in axis] for y in axis]
+    rows = tuple(tuple(None if (row, column) == (0, 0) else value for column, value in enumerate(values)) for row, values in enumerate(heights))
+    return Relief(axis, axis, rows, ((0.8, 0.3, 0.0), (0.6, 0.4, 0.0)))
 
 
 def recorded(steps: int, layers: int, every: int = 8) -> RunView:

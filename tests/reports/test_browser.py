@@ -340,3 +340,27 @@ def test_every_control_can_be_reached_by_keyboard_and_has_a_name(browser: Browse
     assert browser.evaluate(nameless) == []
     assert browser.evaluate("[...document.querySelectorAll('figure.chart .live')].every((e) => e.tabIndex === 0)")
     assert browser.evaluate("document.querySelectorAll('h1').length") == 1
+
+
+def test_a_surface_can_be_turned_by_mouse_and_keyboard_and_is_read_out(browser: Browser, pages: dict[str, Path]) -> None:
+    browser.open(pages["ill"])
+    relief = "document.querySelector('.relief canvas')"
+    picture = f"{relief}.toDataURL()"
+    colours = f"new Set(new Uint32Array({relief}.getContext('2d').getImageData(0, 0, {relief}.width, {relief}.height).data.buffer)).size"
+    assert browser.evaluate(colours) > 100
+    before = browser.evaluate(picture)
+    browser.evaluate(f"{relief}.scrollIntoView({{block: 'center'}})")
+    browser.drag(browser.place(".relief canvas", 0.5, 0.5), browser.place(".relief canvas", 0.7, 0.5))
+    turned = browser.evaluate(picture)
+    assert turned != before
+    browser.evaluate(f"{relief}.focus()")
+    browser.press("0")
+    assert browser.evaluate(picture) == before
+    browser.press("ArrowUp")
+    assert browser.evaluate(picture) not in (before, turned)
+    browser.press("0")
+    browser.mouse("Moved", browser.place(".relief canvas", 0.5, 0.6))
+    told = browser.evaluate("document.querySelector('.relief .readout').textContent")
+    assert told.startswith("loss 0.1"), told
+    assert browser.evaluate("getComputedStyle(document.querySelector('.relief-static')).display") == "none"
+    assert browser.complaints() == []

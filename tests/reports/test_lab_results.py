@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import base64
+import gzip
+import json
 from dataclasses import replace
 from pathlib import Path
 
 from nndoctor.reports import html
 from nndoctor.reports.sections import lab
-from nndoctor.reports.view import LabResult, keep_lab_result, lab_results
+from nndoctor.reports.view import LabResult, Relief, keep_lab_result, lab_results
 
 from . import report_runs as runs
 
@@ -15,7 +18,7 @@ PIXEL = b"\x89PNG\r\n\x1a\n-not-really"
 
 
 def test_results_come_back_in_the_order_they_were_kept(tmp_path: Path) -> None:
-    results = (LabResult("Curvature", ("sharp", "Lower the rate.")), LabResult("Loss surface, random directions", ("A bowl.",), PIXEL))
+    results = (LabResult("Curvature", ("sharp", "Lower the rate.")), LabResult("Loss surface, random directions", ("A bowl.",), PIXEL, runs.bowl(5)))
     for result in results:
         keep_lab_result(tmp_path, result)
     assert lab_results(tmp_path) == results
@@ -48,3 +51,25 @@ def test_the_report_shows_title_verdict_text_and_picture() -> None:
 
 def test_a_run_that_was_not_examined_has_no_such_section() -> None:
     assert lab.build(runs.healthy(20, 2)) is None
+
+
+def test_a_surface_is_in_the_page_for_its_script_and_its_picture_for_all_others() -> None:
+    view = replace(runs.healthy(20, 2), lab=(LabResult("Curvature", ("flat",)), LabResult("Surface", ("A bowl.",), PIXEL, runs.bowl())))
+    built = lab.build(view)
+    assert built is not None
+    assert [shown.relief for shown in built["shown"]] == [None, 0]
+    page = html.render(view)
+    assert page.count("data-relief=") == 1
+    assert "data:image/png;base64," in page
+    packed = page.split('id="nndoctor-data">')[1].split("<")[0]
+    (relief,) = json.loads(gzip.decompress(base64.b64decode(packed)))["reliefs"]
+    assert relief["heights"][10][10] == -1
+    assert relief["heights"][0][0] is None
+    assert relief["way"]["xs"] == [0.8, 0.3, 0.0]
+
+
+def test_a_surface_that_does_not_fit_together_is_passed_over() -> None:
+    whole = json.loads(json.dumps(runs.bowl(3).data()))
+    assert Relief.read(whole) == runs.bowl(3)
+    for damaged in (None, [], {}, {**whole, "xs": [1]}, {**whole, "heights": whole["heights"][1:]}, {**whole, "heights": [["a"] * 3] * 3}, {**whole, "way": {"xs": [1], "ys": []}}):
+        assert Relief.read(damaged) is None

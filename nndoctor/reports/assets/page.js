@@ -28,6 +28,7 @@ function openForPrint() {          // what was found is printed whole
   if (heat && data.maps.length) drawHeat(heat, data);
   layerDrawer(data);
   for (const box of all("[data-icicle]")) liveIcicle(box);
+  for (const box of all("[data-relief]")) liveRelief(box, data.reliefs[box.dataset.relief], data.palette);
   root.dataset.charts = "drawn";
   performance.mark("nndoctor-drawn");
 })().catch((error) => { console.warn("the charts stay static:", error); root.dataset.charts = "static"; });
