@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
-from typing import Literal, TypeAlias, get_args
+from typing import Any, Literal, TypeAlias, get_args
 
 import torch
 from torch import Tensor, nn
@@ -308,15 +308,20 @@ def hessian_eigenpairs(
     tolerance: float = 1e-3,
     max_steps: int = 100,
     double: bool = False,
+    work: Path | str | None = None,
     seed: int = 0,
     progress: Progress = silent,
 ) -> Eigenpairs:
-    """Leading eigenpairs of the Hessian alone; arguments as those of :func:`~nndoctor.lab.spectrum.lanczos_eigenpairs`."""
+    """Leading eigenpairs of the Hessian alone; arguments as those of :func:`~nndoctor.lab.spectrum.lanczos_eigenpairs`.
+
+    Args:
+        work: folder for finished products; the same call goes on from them after it was killed.
+    """
+    settings = {"which": which, "tolerance": tolerance, "max_steps": max_steps}
+    book = Workbook.of(work, "hessian", patient, double, seed, settings)
     with patient.examined(dtype=torch.float64 if double else None, seed=seed) as subject, twice_differentiable():
         hessian = Hessian(subject)
-        return lanczos_eigenpairs(
-            hessian, hessian.like, count, which=which, tolerance=tolerance, max_steps=max_steps, seed=seed, progress=progress
-        )
+        return _eigenpairs(hessian, hessian.like, count, book, f"eigen{count}", seed, progress, **settings)
 
 
 def climb(subject: Subject, *, radius: float = 0.05, steps: int = 10, hint: Tensor | None = None) -> Rise:
@@ -388,14 +393,14 @@ def _of_gradients(
 
 
 def _eigenpairs(
-    operator: Operator, like: Tensor, count: int, book: Workbook, key: str, seed: int, progress: Progress
+    operator: Operator, like: Tensor, count: int, book: Workbook, key: str, seed: int, progress: Progress, **settings: Any
 ) -> Eigenpairs:
     """Eigenpairs whose products are kept in `book` one by one until they are all known."""
     vectors = book.array(f"{key}-vectors")
     if key in book and vectors is not None:
         values, residuals, converged, products = book.get(key)
         return Eigenpairs(tuple(values), tuple(residuals), converged, products, torch.from_numpy(vectors).to(like))
-    found = lanczos_eigenpairs(_Remembered(operator, book, f"{key}-product"), like, count, seed=seed, progress=progress)
+    found = lanczos_eigenpairs(_Remembered(operator, book, f"{key}-product"), like, count, seed=seed, progress=progress, **settings)
     book.put_array(f"{key}-vectors", found.vectors.cpu().numpy())
     book.put(key, [found.values, found.residuals, found.converged, found.products])
     book.drop_arrays(f"{key}-product")
