@@ -57,6 +57,7 @@ from nndoctor.probes.graph import GraphProbe
 from nndoctor.probes.inside import InsideActivationProbe
 from nndoctor.probes.layer_times import LayerTimesProbe
 from nndoctor.probes.loop import BACKWARDS_WITHOUT_STEP, LoopContracts
+from nndoctor.probes.machine import Busy
 from nndoctor.probes.packaged import packaged_subscribers
 from nndoctor.probes.parameters import ParameterProbe
 from nndoctor.probes.subscriptions import SubscriberProbe, undisturbed
@@ -279,6 +280,7 @@ class Doctor:
         self._passes_timed = False
         """Whether a forward pass of the models was timed after something was compiled."""
         self._memory_read = 0.0
+        self._busy = Busy()
         self._broken_losses = 0
         self._sampled_before: frozenset[str] = frozenset()
         self._targets: Targets | None = None
@@ -1231,6 +1233,7 @@ class Doctor:
             memory = _resident_bytes()
             if memory is not None:
                 found["memory.process"] = memory
+            found |= self._busy.look()
         if torch.cuda.is_available() and torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
             found["memory.accelerator"] = float(torch.cuda.memory_allocated())
         return found

@@ -367,6 +367,8 @@ _TIME = _signals(
     ("memory.process", "bytes", "Resident memory of the process."),
     ("compile.graphs", "count", "Pieces of code that torch.compile has compiled since the doctor was attached."),
     ("memory.accelerator", "bytes", "Memory allocated on the accelerator."),
+    ("busy.processor", "cores", "Cores that the threads of this process kept busy since it was last looked at: processor time by wall time. Workers of a loader are processes of their own."),
+    ("busy.accelerator", "fraction", "Share of the last moments in which something ran on the accelerator, as its driver tells it; every few seconds, needs the package nvidia-ml-py."),
 )
 
 _TILES = _signals(

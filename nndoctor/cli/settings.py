@@ -131,16 +131,17 @@ def nearest_file(folder: Path) -> tuple[Path, Mapping[str, Any]] | None:
     for place in (folder, *folder.parents):
         own = place / "nndoctor.toml"
         if own.is_file():
-            return own, _read_toml(own)
+            return own, read_toml(own)
         shared = place / "pyproject.toml"
         if shared.is_file() and b"tool.nndoctor" in shared.read_bytes():
-            table = _read_toml(shared).get("tool", {}).get("nndoctor")
+            table = read_toml(shared).get("tool", {}).get("nndoctor")
             if table is not None:
                 return shared, table
     return None
 
 
-def _read_toml(path: Path) -> Mapping[str, Any]:
+def read_toml(path: Path) -> Mapping[str, Any]:
+    """The tables of a TOML file. Raises UsageError where it is not valid."""
     toml = _toml_reader(path)
     try:
         data: Mapping[str, Any] = toml.loads(path.read_text(encoding="utf-8"))

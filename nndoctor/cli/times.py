@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from rich.text import Text
 
-    from nndoctor.reports.times import Iteration, Layer, Part, Shares, Step, Times
+    from nndoctor.reports.times import Beside, Iteration, Layer, Part, Shares, Step, Times
 
 TOP = 20
 
@@ -37,6 +37,10 @@ def times(
     export: Annotated[
         Path | None, typer.Option(help="Write all rows there: .csv, .parquet, or .json for a Chrome trace.")
     ] = None,
+    beside: Annotated[
+        list[str] | None,
+        typer.Option("--beside", metavar="RUN", help="A further process of the same training, on another device; may be repeated."),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
 ) -> None:
     """Show where the time of a run went, layer by layer.
@@ -46,11 +50,18 @@ def times(
     from nndoctor.record import RecordReader, find_run
     from nndoctor.reports.times import read_times
 
-    folder = find_run(run, run_root())
-    with RecordReader(folder) as reader:
-        found = read_times(reader)
-    if not found.iterations:
-        raise UsageError(f"{folder.name} has no steps yet")
+    def read(name: str | None) -> Times:
+        folder = find_run(name, run_root())
+        with RecordReader(folder) as reader:
+            times = read_times(reader)
+        if not times.iterations:
+            raise UsageError(f"{folder.name} has no steps yet")
+        return times
+
+    folder, found = find_run(run, run_root()), read(run)
+    if beside:
+        _beside([found, *map(read, beside)], table, skip, top, export, as_json)
+        return
     steps = _steps(found, iteration, skip)
     if as_json:
         say_json(_as_dict(folder, found, steps))
@@ -73,11 +84,43 @@ def _steps(found: Times, iteration: int | None, skip: int) -> tuple[Step, ...]:
     return chosen
 
 
-def _export(found: Times, path: Path, table: Any, quiet: bool) -> None:
+def _beside(runs: list[Times], table: Any, skip: int, top: int, path: Path | None, as_json: bool) -> None:
+    """A column for every device, and which of them the others wait for."""
+    from nndoctor.reports.times import device_names, devices_of
+
+    rows, names = devices_of(runs, skip), device_names(runs)
+    steps = [times.after(skip) for times in runs]
+    whole = [sum(step.work for step in each) / len(each) if each else math.nan for each in steps]
+    if as_json:
+        say_json({"devices": names, "step_seconds": whole, "rows": [asdict(row) for row in rows]})
+    else:
+        heading: list[Sequence[str | Text]] = [[plain(word, "bold") for word in ("layer or part", *names, "apart")]]
+        body = [[row.name, *("" if math.isnan(value) else _time(value) for value in row.seconds), _time(row.spread)] for row in rows]
+        for line in _with_rest([*heading, *body], top):
+            say(line)
+    if path is not None:
+        _export(runs[0], path, table, quiet=as_json, beside=runs[1:])
+    if not as_json:
+        say(_slowest(names, whole, rows))
+
+
+def _slowest(names: Sequence[str], whole: Sequence[float], rows: Sequence[Beside]) -> str:
+    known = [(seconds, name) for seconds, name in zip(whole, names, strict=True) if math.isfinite(seconds)]
+    if len(known) < 2 or not rows:
+        return "Fewer than two of the runs were measured by layers."
+    (fastest, _), (slowest, name) = min(known), max(known)
+    widest = max(rows, key=lambda row: -1.0 if math.isnan(row.spread) else row.spread)
+    return (
+        f"{name} is the slowest with {_time(slowest)} per step, {_percent(slowest / fastest - 1)} above the fastest; "
+        f"they differ most in {widest.name} ({_time(widest.spread)})."
+    )
+
+
+def _export(found: Times, path: Path, table: Any, quiet: bool, beside: Sequence[Times] = ()) -> None:
     from nndoctor.reports.times_export import NotWritable, export
 
     try:
-        rows = export(found, path, table)
+        rows = export(found, path, table, beside)
     except NotWritable as error:
         raise UsageError(f"--export: {error}") from error
     if not quiet:

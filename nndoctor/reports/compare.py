@@ -24,7 +24,7 @@ PARTED = 0.2
 FOR_GOOD = 20
 """Samples of the loss in a row that have to differ by that."""
 
-_NOT_OF_THE_TRAINING = ("step.", "time.", "memory.", "compile.")
+_NOT_OF_THE_TRAINING = ("step.", "time.", "memory.", "busy.", "compile.")
 _UNITS_OF_THE_MACHINE = ("s", "bytes")
 _SETTINGS = (
     "optimizer", "optimizer_settings", "model", "parameters", "trainable_parameters", "layers", "loss", "loss_found", "device", "dtype", "seed",

@@ -140,6 +140,21 @@ class Part:
 
 
 @dataclass(frozen=True, slots=True)
+class Beside:
+    """One layer or part of the loop in several runs: mean seconds per sampled step in each, NaN where it has none."""
+
+    name: str
+    is_layer: bool
+    seconds: tuple[float, ...]
+
+    @property
+    def spread(self) -> float:
+        """How much longer the slowest takes than the fastest (s)."""
+        known = [value for value in self.seconds if math.isfinite(value)]
+        return max(known) - min(known) if known else math.nan
+
+
+@dataclass(frozen=True, slots=True)
 class Shares:
     """What of the step goes into what; all are shares of the step without the doctor.
 
@@ -321,6 +336,28 @@ def shares_of(steps: Sequence[Step]) -> Shares:
 def _all_tiles(steps: Iterable[Step]) -> Iterator[Tile]:
     for step in steps:
         yield from step.tiles
+
+
+def devices_of(runs: Sequence[Times], skipped: int = SKIPPED) -> list[Beside]:
+    """Mean times per step of every layer and part in several runs: the processes of one training, each on a device of its own.
+
+    Layers first, those with the largest mean first, then parameter groups and parts of the loop. The doctor's own work is left out.
+    """
+    tables: dict[tuple[bool, str], list[float]] = {}
+    for number, times in enumerate(runs):
+        steps = times.after(skipped)
+        rows = [(True, layer.name, layer.seconds) for layer in layers_of(steps)]
+        rows += [(False, part.name, part.seconds) for part in parts_of(steps) if part.name != DOCTOR]
+        for is_layer, name, seconds in rows:
+            tables.setdefault((is_layer, name), [math.nan] * len(runs))[number] = seconds
+    found = [Beside(name, is_layer, tuple(seconds)) for (is_layer, name), seconds in tables.items()]
+    return sorted(found, key=lambda row: (not row.is_layer, -_sum(row.seconds)))
+
+
+def device_names(runs: Sequence[Times]) -> list[str]:
+    """What tells the runs apart: the device of each, or else its name."""
+    devices = [str(times.facts.get("device", "")) for times in runs]
+    return devices if len(set(devices)) == len(runs) and all(devices) else [times.name for times in runs]
 
 
 def experiment_of(times: Times, skipped: int = SKIPPED) -> list[Experiment]:

@@ -90,8 +90,11 @@ def _about(times: Times) -> dict[str, Any]:
     }
 
 
-def export(times: Times, path: Path, table: Table = "layers") -> int:
+def export(times: Times, path: Path, table: Table = "layers", beside: Sequence[Times] = ()) -> int:
     """Write `table` to `path`; the suffix chooses: ``.csv``, ``.parquet``, or ``.json`` for a Chrome trace of all steps.
+
+    Args:
+        beside: further runs, whose rows follow; then every row says of which run and device it is.
 
     Returns:
         How many rows (events of a trace) were written.
@@ -102,7 +105,13 @@ def export(times: Times, path: Path, table: Table = "layers") -> int:
     suffix = path.suffix.lower()
     if suffix not in SUFFIXES:
         raise NotWritable(f"{path}: expected a name that ends in {', '.join(SUFFIXES)}, got {suffix or 'none'}")
-    rows = chrome_trace(times)["traceEvents"] if suffix == ".json" else rows_of(times, table)
+    runs = (times, *beside)
+    if suffix == ".json":
+        rows = [event for number, each in enumerate(runs, start=1) for event in chrome_trace(each, number)["traceEvents"]]
+    elif beside:
+        rows = [{"run": each.name, "device": each.facts.get("device", ""), **row} for each in runs for row in rows_of(each, table)]
+    else:
+        rows = rows_of(times, table)
     try:
         if suffix == ".json":
             path.write_text(json.dumps({"traceEvents": rows, "displayTimeUnit": "ms"}), encoding="utf-8")
@@ -139,23 +148,23 @@ def _write_parquet(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     parquet.write_table(arrow.Table.from_pylist(list(rows)), path)
 
 
-def chrome_trace(times: Times) -> dict[str, Any]:
+def chrome_trace(times: Times, process: int = 1) -> dict[str, Any]:
     """The sampled steps in the trace format of chrome://tracing and Perfetto.
 
     A tile is the sum over a step, so the order within a step is that of the network, not measured: what comes before the
     forward pass, layers forward, the loss, layers backward in reverse, the optimizer. Lengths and the begin of steps are.
     """
     events: list[dict[str, Any]] = [
-        {"ph": "M", "pid": 1, "tid": 0, "name": "process_name", "args": {"name": times.name}},
-        {"ph": "M", "pid": 1, "tid": 0, "name": "thread_name", "args": {"name": "steps"}},
-        {"ph": "M", "pid": 1, "tid": 1, "name": "thread_name", "args": {"name": "tiles"}},
+        {"ph": "M", "pid": process, "tid": 0, "name": "process_name", "args": {"name": times.name}},
+        {"ph": "M", "pid": process, "tid": 0, "name": "thread_name", "args": {"name": "steps"}},
+        {"ph": "M", "pid": process, "tid": 1, "name": "thread_name", "args": {"name": "tiles"}},
     ]
     for step in times.steps:
         at = (step.ended - times.started - step.span) * 1e6  # microseconds
-        events.append({"ph": "X", "pid": 1, "tid": 0, "name": f"step {step.step}", "ts": at, "dur": step.span * 1e6})
+        events.append({"ph": "X", "pid": process, "tid": 0, "name": f"step {step.step}", "ts": at, "dur": step.span * 1e6})
         for tile in _in_order(step):
             length = tile.seconds * 1e6
-            events.append({"ph": "X", "pid": 1, "tid": 1, "name": tile.name, "cat": tile.phase, "ts": at, "dur": length, "args": {"kind": tile.kind}})
+            events.append({"ph": "X", "pid": process, "tid": 1, "name": tile.name, "cat": tile.phase, "ts": at, "dur": length, "args": {"kind": tile.kind}})
             at += length
     return {"traceEvents": events, "displayTimeUnit": "ms"}
 

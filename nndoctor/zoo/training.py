@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +44,7 @@ class TrainOptions:
     Args:
         model, dataset, optimizer: by name.
         learning_rate: of the optimizer.
+        momentum: of the optimizer; None: its own default.
         exponential_decay: factor on the learning rate after each epoch.
         schedule: of the learning rate by the ratio of update to weight, after every step: ``recursive``, ``listing`` or
             ``exponential-ratio`` (see :mod:`nndoctor.lab.schedules`); None: none.
@@ -62,6 +63,7 @@ class TrainOptions:
         trail: file for the way of the weights through all steps, kept small (see :mod:`nndoctor.lab.trail`); None: none.
         doctor: attach the doctor, with this kind of panel; None: nothing is judged.
         size, folder, download: of the data set.
+        threads: of the processor that torch may use; None: as many as it takes.
     """
 
     model: str = "alexnetmini"
@@ -70,6 +72,7 @@ class TrainOptions:
     epochs: int = 10
     optimizer: str = "Adam"
     learning_rate: float = 0.01
+    momentum: float | None = None
     exponential_decay: float | None = None
     schedule: str | None = None
     ratio_average: int = 10
@@ -94,6 +97,26 @@ class TrainOptions:
     size: int | None = None
     folder: Path | None = None
     download: bool = False
+    threads: int | None = None
+
+    def settings(self) -> dict[str, Any]:
+        """Everything but places, as plain data: what the record of the run says about how it was made."""
+        held = {name: list(value) if isinstance(value, tuple) else value for name, value in vars(self).items()}
+        return {name: value for name, value in held.items() if name not in PLACES}
+
+    def repetition(self, number: int) -> TrainOptions:
+        """The same with another seed, everything that is written in a folder ``repetition-<number>`` of its own."""
+
+        def own(place: Path | None) -> Path | None:
+            return None if place is None else place / f"repetition-{number}"
+
+        trail = None if self.trail is None else self.trail.with_name(f"{self.trail.stem}-{number}{self.trail.suffix}")
+        log_dir = self.log_dir / f"repetition-{number}"
+        return replace(self, seed=self.seed + number - 1, log_dir=log_dir, checkpoints=own(self.checkpoints), trail=trail)
+
+
+PLACES = frozenset({"log_dir", "checkpoints", "trail", "folder"})
+"""Options that name files; a record is shown to others, so they stay out of it."""
 
 
 @dataclass(frozen=True)
@@ -121,9 +144,12 @@ class Trainer:
         if self.batches_per_epoch < 1:
             raise ValueError(f"batch size {options.batch_size} is larger than the {self.data.count} training samples")
         seed_everything(options.seed)
+        if options.threads is not None:
+            torch.set_num_threads(options.threads)
         self.model = model_named(options.model, self.data.shape, self.data.classes)
         self.loss_fn: Any = nn.NLLLoss() if options.model.lower() == "pathnet" else nn.CrossEntropyLoss()
-        self.optimizer = optimizer_named(options.optimizer, self.model, lr=options.learning_rate)
+        momentum = {} if options.momentum is None else {"momentum": options.momentum}
+        self.optimizer = optimizer_named(options.optimizer, self.model, lr=options.learning_rate, **momentum)
         self.schedule: LRScheduler | None = None
         if options.exponential_decay is not None:
             self.schedule = ExponentialLR(self.optimizer, options.exponential_decay)
@@ -140,6 +166,7 @@ class Trainer:
                 rules=() if options.doctor is None else ("core",), subscribers=wanted,
                 run_dir=new_run_folder(options.model, time.time(), options.log_dir) if options.doctor is None else None,
             )  # fmt: skip
+            self.doctor.facts["settings"] = options.settings()
         self._trail = None if options.trail is None else Trail(self.model).follow(self.optimizer)
         self._save()
 

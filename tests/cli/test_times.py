@@ -75,3 +75,41 @@ def test_a_run_without_layer_times_says_so(nndoctor: Command, healthy: Path) -> 
     answer = nndoctor("times", "healthy")
     assert answer.code == 0
     assert answer.verdict == "60 steps; none was measured by layers."
+
+
+@pytest.fixture
+def devices(here: Path) -> None:
+    """One training in two processes; the second device takes twice as long for its second layer, and has no third one."""
+    for number in (0, 1):
+        folder = here / f".nndoctor/runs/20240104-rank{number}"
+        targets = Targets(layers=("conv", "fc", "head")[: 3 - number], layer_kinds=("Conv2d", "Linear", "Linear")[: 3 - number], layer_depths=(0, 1, 2)[: 3 - number])
+        with RecordWriter(folder, RunFacts(f"rank{number}", 1e9, {"device": f"cuda:{number}"}, ("core",)), targets) as writer:
+            for step in range(1, 33):
+                values = {"step.time": np.float32([0.01 + 0.002 * number])} | {name: np.float32([0.0]) for name in PARTS}
+                values |= {"time.forward": np.float32([0.001, 0.002 * (1 + number), 0.001][: 3 - number]), "time.backward": np.float32([0.004, 0.002, 0.0][: 3 - number])}
+                values |= {"tile.span": np.float32([0.01 + 0.001 * number]), "tile.rest": np.float32([0.0])}
+                writer.frame(Frame(step, 1e9 + step, None, values))
+
+
+@pytest.mark.usefixtures("devices")
+def test_devices_stand_side_by_side_and_the_slowest_is_named(nndoctor: Command, here: Path) -> None:
+    answer = nndoctor("times", "rank0", "--beside", "rank1", "--export", str(here / "both.csv"))
+    assert answer.code == 0
+    lines = [line.split() for line in answer.out.splitlines()]
+    assert lines[0] == ["layer", "or", "part", "cuda:0", "cuda:1", "apart"]
+    assert ["conv", "5", "ms", "5", "ms", "0", "s"] in lines
+    assert ["fc", "4", "ms", "6", "ms", "2", "ms"] in lines
+    assert answer.verdict == "cuda:1 is the slowest with 11 ms per step, 10.0 % above the fastest; they differ most in fc (2 ms)."
+    rows = (here / "both.csv").read_text().splitlines()
+    assert rows[0].startswith("run,device,iteration,")
+    assert {row.split(",")[1] for row in rows[1:]} == {"cuda:0", "cuda:1"}
+    head = next(row for row in json.loads(nndoctor("times", "rank0", "--beside", "rank1", "--json").out)["rows"] if row["name"] == "head")
+    assert head["seconds"] == [pytest.approx(0.001), "NaN"]
+
+
+@pytest.mark.usefixtures("devices")
+def test_every_device_is_a_process_of_its_own_in_a_trace(nndoctor: Command, here: Path) -> None:
+    assert nndoctor("times", "rank0", "--beside", "rank1", "--export", str(here / "both.json")).code == 0
+    events = json.loads((here / "both.json").read_text())["traceEvents"]
+    assert {event["pid"] for event in events} == {1, 2}
+    assert nndoctor("times", "rank0", "--beside", "rank9").code != 0

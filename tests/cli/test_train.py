@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from nndoctor.cli.main import main
+from nndoctor.record import RecordReader, find_run
 from nndoctor.zoo.training import Trainer, TrainOptions
 from nndoctor.zoo.writers import read_metrics
 
@@ -183,3 +184,39 @@ def test_the_way_of_a_training_can_be_drawn_in_the_lab(capsys: pytest.CaptureFix
     options = ["--directions", "trajectory", "--trail", "way.npz", "--points", "3"]
     assert main(["lab", "surface", "kept/step-7.pt", *who, *options]) == 0
     assert "the optimizer's way: 8 points" in capsys.readouterr().out
+
+
+def test_options_come_from_a_file_and_the_command_line_counts_more(tmp_path: Path) -> None:
+    config = tmp_path / "vgg.toml"
+    config.write_text('model = "mlp"\nbatch-size = 1000\nepochs = 1\noptimizer = "SGD"\nmomentum = 0.9\nlearning-rate = 0.5\nui = "off"\nnorm = ["weights"]\nlog-dir = "kept"\nvisualisation = "jsonl"\n')
+    assert main(["train", "--config", str(config), "-l", "0.02"]) == 0
+    assert "weights.norm2/fc1.weight" in read_metrics(tmp_path / "kept"), "paths are relative to the file"
+    with RecordReader(find_run(None, Path(".nndoctor/runs"))) as reader:
+        settings = reader.facts.facts["settings"]
+        group = reader.facts.facts["optimizer_settings"]
+    assert (settings["model"], settings["batch_size"], settings["momentum"], settings["learning_rate"]) == ("mlp", 1000, 0.9, 0.02)
+    assert "log_dir" not in settings
+    assert "0.9" in str(group)
+
+
+@pytest.mark.parametrize(("text", "what"), [("modl = 1", "did you mean 'model'?"), ("= 3", "is not valid TOML"), (None, "no such file")])
+def test_a_file_of_options_that_is_wrong_says_where(text: str | None, what: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = tmp_path / "wrong.toml"
+    if text is not None:
+        config.write_text(text)
+    assert main(["train", "--config", str(config)]) == 2
+    assert what in capsys.readouterr().err
+
+
+def test_repetitions_differ_in_their_seed_and_are_kept_apart(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", *SHORT, "--repetitions", "2", "--checkpoints", "kept", "--threads", "1"]) == 0
+    assert "Test accuracy over 2 repetitions: " in capsys.readouterr().out.splitlines()[-1]
+    first, second = (read_metrics(Path("runs") / f"repetition-{number}")["loss"] for number in (1, 2))
+    assert len(first) == len(second)
+    assert first != second
+    assert sorted(path.name for path in Path("kept").iterdir()) == ["repetition-1", "repetition-2"]
+
+
+def test_momentum_is_refused_where_the_optimizer_has_none(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", *SHORT, "-o", "Adagrad", "--momentum", "0.9"]) == 2
+    assert "momentum" in capsys.readouterr().err

@@ -57,6 +57,10 @@ def build(view: RunView) -> Mapping[str, Any] | None:
     label = ", ".join(f"{part.name} {part.share}" for part in parts)
     line = run_line(view.history, "step.time", "step time")
     charts = [Chart("steptime", "Step time", (line,), unit="s", span=(1, view.history.step), zeros=True)] if line is not None else []
+    busy = [run_line(view.history, name, told) for name, told in (("busy.processor", "cores"), ("busy.accelerator", "accelerator, share"))]
+    known_busy = tuple(each for each in busy if each is not None)
+    if known_busy and max(len(each.steps) for each in known_busy) > 1:
+        charts.append(Chart("busy", "Busy processor", known_busy, span=(1, view.history.step), note="cores that the process keeps busy"))
     return {
         "parts": parts,
         "bar": share_bar(shares, label) if parts and tree is None else None,
