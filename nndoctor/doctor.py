@@ -41,7 +41,7 @@ from nndoctor.discovery import (
 )
 from nndoctor.findings import Diagnosis, Finding, ProbeFailure, Severity, StopTraining
 from nndoctor.frames import RAW_LOSSES, Payload, Stretch, pack
-from nndoctor.interpose import PROCESS, CompilerWatch, outside_of_compiled_code, run_eagerly
+from nndoctor.interpose import PROCESS, CompilerWatch, outside_of_compiled_code, run_eagerly, wrappers_being_called
 from nndoctor.loop_state import LoaderState, Rates, Speed, settings
 from nndoctor.packaged import full_catalogue
 from nndoctor.places import Places
@@ -277,6 +277,7 @@ class Doctor:
         self._look_closely = False
         self._compiled = False
         self._eager_steps = 0
+        self._wrappers: dict[int, nn.Module] = {}
         self._passes_timed = False
         """Whether a forward pass of the models was timed after something was compiled."""
         self._memory_read = 0.0
@@ -1075,6 +1076,8 @@ class Doctor:
             self._guard("compiler", self._leave_compiled_code_alone)
         if not self._called_as_wrappers:
             self._take_off_forward_hooks()
+            for wrapper in wrappers_being_called():
+                self._wrappers[id(unwrap(wrapper))] = wrapper
 
     def _leave_compiled_code_alone(self) -> None:
         """torch.compile has compiled something since we attached: take our hooks out of it for good.
@@ -1105,7 +1108,11 @@ class Doctor:
     @property
     def _called_as_wrappers(self) -> bool:
         """Whether a hook on the models is outside of what is compiled for certain: on the wrapper that torch.compile returns it is."""
-        return all(hasattr(root, "_orig_mod") for root in self._index.roots.values())
+        return all(hasattr(root, "_orig_mod") for root in self._called_roots())
+
+    def _called_roots(self) -> Iterator[nn.Module]:
+        """The models, those that were compiled after they were given to us by the wrapper that is called in their place."""
+        return (self._wrappers.get(id(root), root) for root in self._index.roots.values())
 
     def _watch_forward(self, wanted: bool) -> None:
         """Have hooks on the whole models' forward passes on measured steps and wherever an evaluation may begin."""
@@ -1117,7 +1124,7 @@ class Doctor:
                 if self._compiler is None or not self._compiler.watches:
                     return  # they could be compiled in
                 kind = hooks_beside_compiled_code()
-            for root in self._index.roots.values():
+            for root in self._called_roots():
                 self._forward_handles.append(root.register_forward_pre_hook(kind(self._forward_begins), with_kwargs=True))
                 self._forward_handles.append(root.register_forward_hook(kind(self._forward_ended), always_call=True))
             return
@@ -1332,8 +1339,8 @@ class Doctor:
             )
         if not self._passes_timed:
             yield (
-                "no forward pass was seen from outside: its time is not measured; compile with torch.compile(model) and wrap "
-                "what it returns"
+                "no forward pass was seen from outside: its time is not measured; torch.compile(model) instead of a "
+                "compiled function that calls the model shows it"
             )
 
     def _refresh_facts(self) -> None:

@@ -403,6 +403,16 @@ class CompilerWatch:
         self._begins()
 
 
+def wrappers_being_called() -> Iterator[torch.nn.Module]:
+    """What ``torch.compile(model)`` returned, of the models whose first call is under way in this thread."""
+    frame = sys._getframe(1) if hasattr(sys, "_getframe") else None
+    while frame is not None:
+        called = frame.f_locals.get("self") if frame.f_code.co_name == "__call__" else None
+        if isinstance(called, torch.nn.Module) and isinstance(getattr(called, "_orig_mod", None), torch.nn.Module):
+            yield called
+        frame = frame.f_back
+
+
 def run_eagerly() -> Callable[[], None] | None:
     """Let code that torch.compile has compiled run uncompiled from now on.
 
