@@ -343,7 +343,7 @@ EXPERIMENTS = (
         + tuple(f"accuracy with {size} samples" for size in SIZES)
         + tuple(f"{what} {name}{rest}" for name in ("a tenth", "four fifths") for what, rest in (("deviation of accuracy over", " of the test set"), ("deviation that drawing predicts,", ""))),
         Plot("epoch", "accuracy", ("accuracy",)),
-        "Both halves are built in. The rate is multiplied by 0.7 after each epoch, so after fifteen it is 0.5 % of what it was and nothing can change any more: compare the constant rate. "
+        "Both halves are nearly built in. The rate is multiplied by 0.7 after each epoch, so after fifteen it is 0.5 % of what it was, and how little changes then says more about the rate than about the training: compare the constant rate. "
         "And subsets of four fifths share most of their samples: drawing without replacement alone predicts the spread.",
     ),
     Experiment(
