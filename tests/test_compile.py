@@ -216,7 +216,10 @@ def graphs() -> int:
     return int(torch._dynamo.utils.counters["stats"]["unique_graphs"])
 
 
-def test_activations_inside_of_a_graph_are_those_of_the_eager_model(tmp_path: Path) -> None:
+def test_activations_inside_of_a_graph_are_those_of_the_eager_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    heard = []
+    receive = InsideActivationProbe.receive
+    monkeypatch.setattr(InsideActivationProbe, "receive", lambda self, layer, seen: (heard.append(layer), receive(self, layer, seen)))
     bare, _, _ = run(None, compiled)
     alone = graphs()
     torch._dynamo.reset()
@@ -225,6 +228,7 @@ def test_activations_inside_of_a_graph_are_those_of_the_eager_model(tmp_path: Pa
     assert losses == bare
     assert graphs() == alone == 2, "one for training, one for evaluation"
     assert not torch._dynamo.utils.counters["graph_break"]
+    assert len(heard) == 12 * 3, "three layers on steps 1 to 8, 12, 16, 20, 24; none in evaluations and on other steps"
     doctor.close()
     assert not any(module._forward_hooks for module in model.modules())
     run(tmp_path / "eager", lambda model: model)[1].close()
@@ -245,14 +249,6 @@ def test_whole_passes_and_parts_of_the_loop_are_timed_where_a_model_was_wrapped_
         assert set(measured(tmp_path / "run", signal)) >= {12, 16, 20, 24}, signal
     assert not measured(tmp_path / "run", "time.forward")
     assert not any("no forward pass was seen" in sentence for sentence in doctor.facts["unseen"])
-
-
-def test_a_step_that_is_not_sampled_hands_nothing_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    heard = []
-    receive = InsideActivationProbe.receive
-    monkeypatch.setattr(InsideActivationProbe, "receive", lambda self, layer, seen: (heard.append(layer), receive(self, layer, seen)))
-    run(tmp_path / "run", compiled, compiled_activations=True)[1].close()
-    assert len(heard) == 12 * 3, "steps 1 to 8, 12, 16, 20, 24; three layers; no evaluation"
 
 
 def test_what_was_compiled_before_the_doctor_came_is_listed(tmp_path: Path) -> None:
@@ -317,7 +313,15 @@ def test_a_model_with_hooks_for_compiled_code_is_saved_and_copied_without_them(t
     assert torch.equal(copied(X), model(X))
 
 
-def test_the_real_compiler_keeps_the_operator_and_its_answers(tmp_path: Path) -> None:
+def test_an_exported_model_is_without_the_operator(tmp_path: Path) -> None:
+    model = Net()
+    with nndoctor.wrap(model, torch.optim.SGD(model.parameters()), run_dir=tmp_path / "run", ui="off", compiled_activations=True):
+        exported = torch.export.export(model, (X,))
+    assert not any("nndoctor" in str(node.target) for node in exported.graph.nodes)
+
+
+def test_the_real_compiler_keeps_the_operator_and_its_answers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch._inductor.config.compile_threads", 1)  # else it starts processes, which takes longer than to compile
     run(tmp_path / "inductor", lambda model: torch.compile(model, fullgraph=True), steps=4, compiled_activations=True)[1].close()
     run(tmp_path / "eager", lambda model: model, steps=4)[1].close()
     for signal in ("act.std", "act.max", "act.dead_samples"):

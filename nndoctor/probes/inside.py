@@ -27,6 +27,9 @@ from nndoctor.probes.forward import HookSet, in_backward, is_compiled
 RECEIVERS: WeakValueDictionary[int, InsideActivationProbe] = WeakValueDictionary()
 """Who gets what the operator is given. Operators are one per process, so are their receivers."""
 
+is_exporting: Callable[[], bool] = getattr(torch.compiler, "is_exporting", lambda: False)
+"""Whether torch.export traces: what is exported must run where nndoctor is not."""
+
 NUMBERS = count()
 """Of receivers; none is given twice, since a graph outlives the doctor whose number is in it."""
 
@@ -70,7 +73,7 @@ class LookHook(Hook):
     def __call__(self, module: nn.Module, args: Any, output: Any) -> None:
         if not torch.compiler.is_compiling():
             self.function(self.layer, output)
-        elif torch.is_grad_enabled():  # known while tracing: graphs for evaluations have no such calls
+        elif torch.is_grad_enabled() and not is_exporting():  # known while tracing: graphs for evaluations have no such calls
             seen = traced_tensor(output)
             if seen is not None:
                 torch.ops.nndoctor.look(seen.detach(), self.sink, self.receiver, self.layer)
