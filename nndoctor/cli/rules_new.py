@@ -55,7 +55,7 @@ def new(
     path.write_text(text, encoding="utf-8")
     for run, should, does in fired:
         if should != does:
-            tell(f"warning: the rule {'stays silent' if should else 'fires'} in {run} as written down; look at it with: nndoctor rules try {when!r} {run}")
+            tell(f"warning: the rule {'stays silent' if should else 'fires'} in {_then(run, when, run in (sick, healthy))}")
     if json:
         say_json({"file": str(path), "id": id, "tests": [{"run": run, "fires": does} for run, _, does in fired]})
         return
@@ -65,6 +65,13 @@ def new(
     say(f"  nndoctor rules lint {path}")
     say(f"  nndoctor rules backtest {path}")
     say(f"Wrote rule {id} with {len(fired)} tests.")
+
+
+def _then(test: str, when: str, is_run: bool) -> str:
+    """Where a rule does not do what it should, and what to do about it."""
+    if is_run:
+        return f"{test} as written down; look at it with: nndoctor rules try {when!r} {test}"
+    return f"the drafted test {test!r}; write a series into it that shows the disease, or give a recorded run by --sick"
 
 
 def _drafted(id: str, when: str, severity: str, sick: str | None, healthy: str | None) -> tuple[str, list[tuple[str, bool, bool]]]:

@@ -211,7 +211,7 @@ class PanelRows:
         if width < 26 + len(remark):
             remark = remark.removesuffix(" steps").removesuffix(" median")
         line = self.line((f" {CURVE_LABELS[curve.key]:<6}", "dim"))
-        line.append(f"{curve_value(curve):<7}", style="bold red" if curve.nonfinite else "bold")
+        line.append(f"{curve_value(curve):<6} ", style="bold red" if curve.nonfinite else "bold")
         spark = max(0, min(60, width - line.cell_len - max(11, len(remark) + 2)))
         line.append(sparkline(curve, spark, self.glyphs), style="red" if curve.alarming else "cyan")
         if remark:

@@ -129,6 +129,13 @@ def test_a_new_rule_without_runs_has_tests_on_both_sides_of_its_limit(nndoctor: 
 def test_a_rule_that_stays_silent_in_its_sick_run_is_told(nndoctor: Command, learns: Path) -> None:
     answer = nndoctor("rules", "new", "loss-huge", "--when", "loss > 10", "--sick", "learns")
     assert "stays silent in learns" in answer.err
+    assert "look at it with: nndoctor rules try" in answer.err
+
+
+def test_a_drafted_test_in_which_the_rule_stays_silent_is_not_taken_for_a_run(nndoctor: Command, here: Path) -> None:
+    answer = nndoctor("rules", "new", "loss-plateau", "--when", "slope(loss, 100) > 0")
+    assert "stays silent in the drafted test 'beyond the limit'; write a series into it" in answer.err
+    assert "nndoctor rules try" not in answer.err
 
 
 @pytest.mark.parametrize(

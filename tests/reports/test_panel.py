@@ -84,6 +84,13 @@ def test_metrics_of_ones_own_get_a_line_that_fits(width: int) -> None:
         assert cell_len(rows[0]) <= width
 
 
+def test_a_value_of_seven_characters_does_not_touch_its_curve() -> None:
+    state = replace(sick_state(), curves=tuple(replace(curve, value=1.6e-12) for curve in sick_state().curves))
+    rows = "\n".join(plain(state, 80))
+    assert "1.6e-12 " in rows
+    assert not any(f"1.6e-12{bar}" in rows for bar in "▁▂▃▄▅▆▇█")
+
+
 def test_a_healthy_panel_has_one_row_more_for_metrics_of_ones_own_and_none_without() -> None:
     assert panel_rows(own_state(), 80) == panel_rows(healthy_state(), 80) + 1
     assert not any(row.startswith(" own") for row in plain(healthy_state()))
