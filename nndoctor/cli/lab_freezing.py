@@ -78,9 +78,8 @@ def told(found: FreezingPlan) -> Iterator[Any]:
 def verdict(found: FreezingPlan) -> str:
     """One sentence: what can be frozen, and what that saves."""
     if found.saved is not None:
-        return (
-            f"{', '.join(found.ready)} can be frozen: as they were (similarity of {found.threshold:g} or more), and the backward pass "
-            f"takes {-found.saved.share:+.0%} time without them."
-        )
+        share = found.saved.share
+        saves = f"that saves {share:.0%} of the backward pass" if share > 0 else "but no time was saved that could be measured"
+        return f"{', '.join(found.ready)} can be frozen, {saves}: unchanged since the earlier checkpoint, by a similarity of {found.threshold:g} or more."
     above = f"; {count(len(found.converged), 'layer')} above it would save next to nothing" if found.converged else ""
     return f"{found.layers[0].name if found.layers else 'The lowest layer'} still changes, so nothing below it can be left out of the backward pass{above}."

@@ -114,7 +114,7 @@ def draw_freezing(found: FreezingPlan) -> Any:
     axes = figure.subplots()
     colours = ["tab:green" if layer.name in found.ready else "tab:gray" for layer in found.layers]
     bars = axes.barh([layer.name for layer in found.layers], [layer.similarity for layer in found.layers], color=colours)
-    axes.bar_label(bars, ["" if layer.saved is None else f"{-layer.saved:+.0%} backward" for layer in found.layers], fontsize="small", padding=2)
+    axes.bar_label(bars, ["" if layer.saved is None else f"{-layer.saved:+.0%} backward" for layer in found.layers], fontsize="small", padding=12)
     axes.axvline(found.threshold, color="black", linewidth=0.8, linestyle="--")
     axes.invert_yaxis()
     axes.set(xlabel="similarity to the earlier checkpoint", xlim=(0, 1.3), title="What has stopped changing")

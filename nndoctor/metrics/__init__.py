@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from nndoctor.metrics.accuracy import test_accuracy as test_accuracy
     from nndoctor.metrics.accuracy import train_accuracy as train_accuracy
     from nndoctor.metrics.epochs import hessian_eigenvalue as hessian_eigenvalue
+    from nndoctor.metrics.epochs import removal_cost as removal_cost
     from nndoctor.metrics.epochs import self_similarity as self_similarity
     from nndoctor.metrics.histograms import histogram as histogram
     from nndoctor.metrics.matrices import condition_number as condition_number
@@ -46,6 +47,7 @@ _HOME = {
     "adam": "moments",
     "hessian_eigenvalue": "epochs",
     "self_similarity": "epochs",
+    "removal_cost": "epochs",
     "named": "names",
 }
 

@@ -1,4 +1,4 @@
-"""Examinations of the lab, made after every epoch on fixed batches: sharpness, and how far layers have changed."""
+"""Examinations of the lab, made after every epoch on fixed batches: sharpness, how far layers have changed, and which can go."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from nndoctor.lab import Patient
 from nndoctor.lab.curvature import hessian_eigenpairs
 from nndoctor.lab.representation import activations, similarity
+from nndoctor.lab.unhelpful import unhelpful_layers
 from nndoctor.metrics.kinds import KINDS
 from nndoctor.signals import Axis
 from nndoctor.subscribers import Bundle, Published, Run, Subscriber, Subscription
@@ -19,7 +20,7 @@ LossFunction = Callable[..., Tensor]
 
 
 class AfterEpochs(Subscriber):
-    """What both have in common: batches, and a patient made of the model as it is."""
+    """What they have in common: batches, and a patient made of the model as it is."""
 
     def __init__(self, name: str, per: Axis, batches: Any, loss_fn: LossFunction | None) -> None:
         self.name = name
@@ -60,6 +61,17 @@ class SelfSimilarity(AfterEpochs):
         return {self.name: {name: similarity(earlier[name], now, "svcca") for name, now in found.items() if name in earlier}}
 
 
+class RemovalCost(AfterEpochs):
+    """Publishes ``removal_cost`` of each layer with parameters of its own after every epoch."""
+
+    def receive(self, bundle: Bundle) -> Published:
+        with self._run.probing():
+            patient = self.patient()
+            found = unhelpful_layers(patient)
+        own = {name for name, module in patient.model.named_modules() if next(module.parameters(recurse=False), None) is not None}
+        return {self.name: {each.name: each.difference + 2 * each.error - found.margin for each in found.effects if each.name in own}}
+
+
 def hessian_eigenvalue(batches: Any, loss_fn: LossFunction | nn.Module | None = None) -> Subscriber:
     """Eigenvalue of the Hessian of largest magnitude after every epoch; seconds each time.
 
@@ -74,3 +86,11 @@ def self_similarity(batches: Any, loss_fn: LossFunction | nn.Module | None = Non
     """SVCCA of every layer with itself an epoch ago; arguments as for :func:`hessian_eigenvalue`."""
     return SelfSimilarity("self_similarity", "layer", batches, loss_fn)
 
+
+def removal_cost(batches: Any, loss_fn: LossFunction | nn.Module | None = None) -> Subscriber:
+    """What the loss would gain without each layer, so that a rule can name those that can go; seconds to minutes each time.
+
+    Args:
+        batches: held out from training; otherwise as for :func:`hessian_eigenvalue`.
+    """
+    return RemovalCost("removal_cost", "layer", batches, loss_fn)

@@ -54,5 +54,6 @@ KINDS = {
         Kind("adam", "1", "What Adam keeps: moments, raw and corrected, and the effective rate -update / gradient, each as mean, median, variance and norm.", KINGMA),
         Kind("hessian_eigenvalue", "1", "Eigenvalue of the Hessian of largest magnitude, by Lanczos on fixed batches, after every epoch.", "", "batches"),
         Kind("self_similarity", "fraction", "SVCCA of each layer with itself an epoch ago, on fixed batches.", "Raghu et al. 2017, SVCCA, https://arxiv.org/abs/1706.05806", "batches"),
+        Kind("removal_cost", "loss", "What the loss on held-out batches gains without the layer (bypassed or constant), plus two standard errors, less what counts as no change; at or below 0 the layer can go. After every epoch.", "Veit et al. 2016, Residual networks behave like ensembles, https://arxiv.org/abs/1605.06431", "batches"),
     )
 }  # fmt: skip

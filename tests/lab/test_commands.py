@@ -111,7 +111,7 @@ def test_freezing_names_the_layers_that_are_as_they_were(epochs: str, tmp_path: 
     told = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in told[1:4]] == ["0", "2", "4"]
     assert [line.split()[3] for line in told[1:4]] == ["converged", "converged", "changes"]
-    assert told[-1].startswith("0, 2 can be frozen: ")
+    assert told[-1].startswith("0, 2 can be frozen, ")
     assert "<svg" in figure.read_text()
     first = str(Path(epochs) / "epoch1.pt")
     assert main(["lab", "freezing", epochs, *WHO, "--earlier", first, "--measure", "cka", "--json"]) == 0

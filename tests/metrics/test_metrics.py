@@ -247,6 +247,33 @@ def test_b13_the_hessian_is_examined_after_every_epoch(tmp_path: Path) -> None:
     assert all(0.9 < value <= 1 + 1e-6 for value in (similarity[4][0], similarity[4][2]))
 
 
+def test_a_rule_names_the_layer_that_the_loss_does_not_need(tmp_path: Path) -> None:
+    rules = tmp_path / "mine.yaml"
+    rules.write_text(
+        'version: 1\nrules:\n  - {id: can-go, severity: warning, scope: layer, when: removal_cost <= 0, message: "{layers} can go"}\n'
+    )
+    model = nn.Sequential(nn.Linear(3, 6), nn.Linear(6, 6), nn.Linear(6, 3))  # the one in the middle hands on what it gets
+    with torch.no_grad():
+        for layer, size in ((model[0], 1.0), (model[1], 1.0), (model[2], 4.0)):
+            layer.weight.copy_(size * torch.eye(*layer.weight.shape))  # type: ignore[operator, union-attr]
+            layer.bias.zero_()  # type: ignore[operator, union-attr]
+    labels = torch.arange(24) % 3
+    inputs = torch.eye(3)[labels] + 0.1 * torch.randn(24, 3, generator=torch.Generator().manual_seed(1))
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-4)
+    data = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(inputs, labels), 12)
+    cost = metrics.removal_cost((inputs, labels))
+    doctor = nndoctor.wrap(model, optimizer, F.cross_entropy, run_dir=tmp_path / "run", ui="off", strict=True, subscribers=[cost], rules=[rules])
+    for _ in range(2):
+        for x, y in data:
+            optimizer.zero_grad()
+            F.cross_entropy(model(x), y).backward()
+            optimizer.step()
+    doctor.close()
+    (found,) = doctor.diagnosis().findings
+    assert found.rule == "can-go"
+    assert found.targets == ("1",)
+
+
 def test_b15_adam_is_told_as_the_optimizer_keeps_it_at_every_step(train: Callable[..., Series]) -> None:
     kept: list[dict[str, Tensor]] = []
     made: list[torch.optim.Adam] = []
