@@ -1,6 +1,7 @@
 # One command per chore, the same here and in CI. Everything lives in .venv; `make clean` removes it.
 #   make demo   train a sick network, watch it being diagnosed, get a report
 #   make test   set up and run every test
+# What `make bench` leaves out: other tools beside it (benchmarks/peers_overhead.py), growth with size, compiled models, long runs; docs/performance.md names each.
 
 PYTHON ?= python3
 VENV   ?= .venv

@@ -1,8 +1,9 @@
 """A gate against making the doctor dearer: its own blocks now, as a share of the step, against a committed reference.
 
 Everything is thread CPU time of one process: what the doctor books for its own blocks over the CPU time of the training
-thread without them. A neighbour slows both alike, so the ratio hardly moves; the least of several repeats is taken, and
-the gate trips only at twice the reference.
+thread without them (quiet steps book the wall time of their median). A neighbour slows both alike, so the ratio hardly
+moves; the least of several repeats is taken, what is beyond twice the reference is measured again, and the gate trips only
+where no repeat is below it.
 
     python benchmarks/gate.py            compare (under half a minute; part of the checks before a change lands)
     python benchmarks/gate.py --write    make the present figures the reference
@@ -23,6 +24,7 @@ from workloads import Job, lenet, mlp
 REFERENCE = Path(__file__).resolve().parent / "gate.json"
 MARGIN = 2.0
 CADENCE, SETTLED, STEPS, REPEATS = 32, 64, 128, 3
+AGAIN = 6  # more repeats before a workload counts as dearer: noise only adds, so one low figure refutes it
 IN_THE_TRAINING_THREAD = ("parameters", "activations", "times", "graph", "data", "contract", "hooks")
 
 
@@ -59,6 +61,16 @@ def booked(doctor) -> float:  # type: ignore[no-untyped-def]
     return sum(doctor.spent.get(tier, 0.0) for tier in IN_THE_TRAINING_THREAD)
 
 
+def least_share(build: Callable[[], Job], reference: float | None) -> float:
+    """The least of several repeats; of more where that is beyond the margin."""
+    least = min(own_share(build) for _ in range(REPEATS))
+    for _ in range(AGAIN):
+        if reference is None or least <= MARGIN * reference:
+            break
+        least = min(least, own_share(build))
+    return least
+
+
 def compare(found: dict[str, float], reference: dict[str, float], margin: float = MARGIN) -> list[str]:
     """A sentence for each workload that is beyond the margin; a workload without reference is none."""
     return [
@@ -75,8 +87,8 @@ def main() -> int:
     import torch
 
     torch.set_num_threads(1)
-    found = {name: min(own_share(build) for _ in range(REPEATS)) for name, build in JOBS.items()}
     reference = json.loads(REFERENCE.read_text(encoding="utf-8")) if REFERENCE.exists() else {}
+    found = {name: least_share(build, None if options.write else reference.get(name)) for name, build in JOBS.items()}
     for name, share in found.items():
         print(f"{name}: own blocks {100 * share:.2f} % of the step (reference {100 * reference.get(name, float('nan')):.2f} %, gate at {MARGIN:g} times that)")
     if options.write:

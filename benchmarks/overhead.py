@@ -20,6 +20,7 @@ import gc
 import json
 import os
 import platform
+import select
 import statistics
 import subprocess
 import sys
@@ -69,12 +70,12 @@ WORKLOADS = {
     "lenet": Workload("LeNet, batch 64, Adam", lenet, 128, settled=1500),
     "resnet18": Workload("ResNet-18, 32x32, batch 32, Adam", resnet18, 32, rounds=6),
     "gpt": Workload("GPT, 4 layers, width 256, 8 x 128 tokens, AdamW", gpt, 32, rounds=4),
-    "gpt12": Workload("GPT, 12 layers, width 128, 4 x 64 tokens, AdamW", gpt12, 32),
+    "gpt12": Workload("GPT, 12 layers, width 128, 4 x 64 tokens, AdamW", gpt12, 32, rounds=4),
     "lstm": Workload("LSTM, 16 x 32 tokens, Adam", lstm, 128, settled=1500),
     "mlp1000": Workload("MLP, 1000 layers of width 32, Adam", deep, 32),
     "tensors": Workload("10 000 tensors of 16 elements, Adam", many_tensors, 32),
 }
-MAIN = ("lenet", "resnet18", "gpt")
+MAIN = ("lenet", "resnet18", "gpt", "gpt12")
 """The rows of the table; the others are measured when they are asked for."""
 
 VARIANTS = ("default", "every-step", "layer-times")
@@ -191,34 +192,59 @@ def _resident_bytes() -> int:
 class Worker:
     """One measured process, driven over its stdin."""
 
-    def __init__(self, name: str, *, doctor: bool, core: int | None, trace: bool = False, variant: str = "default") -> None:
-        flags = ["--worker", name, "--variant", variant, *(["--doctor"] if doctor else []), *(["--trace"] if trace else [])]
+    def __init__(self, command: Sequence[str], *, core: int | None, environment: Mapping[str, str] | None = None) -> None:
         self._process = subprocess.Popen(
-            [sys.executable, __file__, *flags],
+            [sys.executable, *command],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
-            env={**os.environ, **WORKER_ENVIRONMENT},
+            env={**os.environ, **WORKER_ENVIRONMENT, **(environment or {})},
         )
         if core is not None and hasattr(os, "sched_setaffinity"):
             os.sched_setaffinity(self._process.pid, {core})
 
     def steps(self, count: int) -> dict[str, Any]:
         """Run `count` steps and say what they cost. Raises RuntimeError if the process has died."""
+        return self.ask(str(count))
+
+    def ask(self, line: str, seconds: float | None = None) -> dict[str, Any]:
+        """Send a line and return the answer; raises like `answer`."""
         assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        self._process.stdin.write(f"{count}\n")
+        self._process.stdin.write(f"{line}\n")
         self._process.stdin.flush()
+        return self.answer(seconds)
+
+    def answer(self, seconds: float | None = None) -> dict[str, Any]:
+        """The next line it says.
+
+        Raises:
+            RuntimeError: the process has died.
+            TimeoutError: it has not answered for so many seconds.
+        """
+        assert self._process.stdout is not None
+        if not select.select([self._process.stdout], [], [], seconds)[0]:
+            raise TimeoutError(f"no answer within {seconds:g} s")
         answer = self._process.stdout.readline()
         if not answer:
             raise RuntimeError(f"the measured process ended with status {self._process.wait()}; its error is above")
         result: dict[str, Any] = json.loads(answer)
         return result
 
+    def kill(self) -> None:
+        """End it without waiting for what it does."""
+        self._process.kill()
+        self._process.wait()
+
     def close(self) -> None:
         assert self._process.stdin is not None
         self._process.stdin.close()
         self._process.wait(timeout=60)
+
+
+def worker(name: str, *, doctor: bool, core: int | None, trace: bool = False, variant: str = "default") -> Worker:
+    """A process of this script that trains the workload `name`."""
+    flags = ["--worker", name, "--variant", variant, *(["--doctor"] if doctor else []), *(["--trace"] if trace else [])]
+    return Worker([__file__, *flags], core=core)
 
 
 @dataclass(frozen=True)
@@ -274,16 +300,16 @@ def measure(name: str, pairs: int, core: int | None, control: bool, variant: str
     written: list[float] = []
     count = min(workload.rounds, pairs)
     for turn in range(count):
-        bare, treated = Worker(name, doctor=False, core=core), Worker(name, doctor=not control, core=core, variant=variant)
+        bare, treated = worker(name, doctor=False, core=core), worker(name, doctor=not control, core=core, variant=variant)
         try:
-            dense = [worker.steps(DENSE_STEPS)["wall"] for worker in (bare, treated)]
+            dense = [each.steps(DENSE_STEPS)["wall"] for each in (bare, treated)]
             first.append(dense[1] / dense[0] - 1)
-            settling = [worker.steps(workload.settled - DENSE_STEPS) for worker in (bare, treated)]
+            settling = [each.steps(workload.settled - DENSE_STEPS) for each in (bare, treated)]
             early.append(sum(settling[1]["own"].values()) / settling[0]["cpu"])
             rounds.append([])
             for index in range(pairs * turn // count, pairs * (turn + 1) // count):
                 order = (bare, treated) if index % 2 else (treated, bare)
-                cost = {worker: worker.steps(workload.block) for worker in order}
+                cost = {each: each.steps(workload.block) for each in order}
                 rounds[-1].append((cost[bare], cost[treated]))
             measured_steps = workload.block * len(rounds[-1])
             written.append((rounds[-1][-1][1]["record_bytes"] - settling[1]["record_bytes"]) / max(1, measured_steps))
@@ -329,11 +355,11 @@ def measure_memory(name: str) -> Memory:
     """What the doctor holds after 82 looks in 114 steps, against the same steps without it."""
     answers = []
     for doctor in (False, True):
-        worker = Worker(name, doctor=doctor, core=None, trace=True)
+        process = worker(name, doctor=doctor, core=None, trace=True)
         try:
-            answers.append(worker.steps(DENSE_STEPS + 2 * WARM_STEPS))
+            answers.append(process.steps(DENSE_STEPS + 2 * WARM_STEPS))
         finally:
-            worker.close()
+            process.close()
     bare, treated = answers
     rules = treated["rules_bytes"]
     host = treated["python_bytes"] - bare["python_bytes"] - rules

@@ -102,7 +102,12 @@ PACKAGES = {
     "torchmortem": ("torchmortem==0.1.1", "plotly", "narwhals", "packaging"),
     "torchdiag": ("torchdiag==0.1.0",),
     "neural-observatory": ("neural-observatory==0.5.1",),
-}
+    "cockpit": (
+        "cockpit-for-pytorch==1.0.2", "backpack-for-pytorch==1.7.1", "unfoldNd", "einops", "json-tricks", "seaborn", "pandas", "pytz",
+        "setuptools<81",
+    ),
+}  # fmt: skip
+"""What is installed for each; cockpit does not diagnose, ``benchmarks/peers_overhead.py`` measures what it costs."""
 
 
 SLOW = {"neural-observatory": "as it looks at everything on every step, a run takes it a minute of processor time and more"}

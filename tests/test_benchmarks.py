@@ -83,6 +83,15 @@ def test_the_gate_measures_a_share_of_the_step(script: Callable[[str], Any], mon
     assert gate.own_share(lambda: script("workloads").mlp(3, 8, batch=4)) > 0
 
 
+def test_the_gate_measures_again_what_one_busy_moment_made_dear(script: Callable[[str], Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    gate = script("gate")
+    shares = iter([0.09, 0.08, 0.07, 0.06, 0.03, 0.02])
+    monkeypatch.setattr(gate, "own_share", lambda build: next(shares))
+    assert gate.least_share(list, 0.02) == 0.03
+    monkeypatch.setattr(gate, "own_share", lambda build: 0.05)  # dearer every time
+    assert gate.compare({"lenet": gate.least_share(list, 0.02)}, {"lenet": 0.02})
+
+
 # -- long runs
 
 
@@ -93,3 +102,64 @@ def test_a_simulated_run_brings_every_layer_on_measured_steps_only(script: Calla
     assert [frame.step for frame in frames if "grad.norm" in frame.values] == [*range(1, 51), 64, 96]
     assert frames[-1].values["param.grad.norm"].shape == (6,)
     assert all(len(frame.values) == 3 for frame in frames[50:63])
+
+
+# -- beside other tools
+
+
+@pytest.mark.parametrize("setting", ["nndoctor", "nndoctor-every", "profiler", "profiler-schedule"])
+def test_a_tool_changes_nothing_of_the_training_it_is_measured_on(script: Callable[[str], Any], setting: str) -> None:
+    peers = script("peers_overhead")
+
+    def weights(attach: Callable[[Any], Any], steps: int = 10) -> torch.Tensor:
+        torch.manual_seed(0)
+        tool = attach(small_job(script))
+        training = peers.training(tool)
+        tool.begin()
+        for _ in range(steps):
+            next(training)
+        tool.end()
+        tool.tell()
+        if hasattr(tool, "_doctor"):
+            tool._doctor.close()
+        return torch.cat([p.detach().flatten() for p in tool.job.model.parameters()])
+
+    assert torch.equal(weights(peers.Bare), weights(peers.SETTINGS[setting].attach))
+
+
+def test_an_overhead_is_told_as_a_multiple_of_ours(script: Callable[[str], Any]) -> None:
+    peers = script("peers_overhead")
+    tenfold = peers.times_as_much([[1.2, 1.21], [1.19, 1.2]], [[1.02, 1.021], [1.019, 1.02]], resamples=200)
+    assert 9 < tenfold.low <= tenfold.median <= tenfold.high < 11
+    of_nothing = peers.times_as_much([[1.2, 1.2], [1.2, 1.2]], [[0.99, 1.04], [0.98, 0.99]], resamples=200)
+    assert peers.times(of_nothing).endswith("or more")
+    assert peers.times(peers.times_as_much([[1.2]], [[0.99]], resamples=20)) == "–"
+
+
+def test_blocks_are_whole_cycles_of_the_tool(script: Callable[[str], Any]) -> None:
+    peers = script("peers_overhead")
+    assert [peers.block("gpt", peers.SETTINGS[name]) for name in ("nndoctor", "nndoctor-every", "profiler-schedule", "cockpit-full")] == [32, 8, 9, 1]
+    assert peers.block("lenet", peers.SETTINGS["nndoctor"]) == 64
+
+
+def test_a_tool_that_does_not_run_says_why(script: Callable[[str], Any]) -> None:
+    peers = script("peers_overhead")
+    failed = peers.result("cockpit-full", {"cockpit-full": []}, [], "TraceError: a | b")
+    assert "does not run: TraceError: a / b" in peers.row("GPT", failed)
+
+
+# -- what the layer times cover
+
+
+def test_tiles_add_up_and_nearly_all_of_a_step_has_a_name(script: Callable[[str], Any]) -> None:
+    covered = script("times_against_profiler").cover(small_job(script), warm=2, count=5)
+    assert covered.missing == 0
+    assert covered.layers < covered.named <= 1
+    assert covered.named > 0.8  # steps of a millisecond; those of the benchmarks are longer
+
+
+def test_models_that_are_not_measured_again_keep_their_row(script: Callable[[str], Any], tmp_path: Path) -> None:
+    against = script("times_against_profiler")
+    page = tmp_path / "page.md"
+    page.write_text("<!-- agreement: begin -->\n| model | named |\n|---|---|\n| lenet | 99 % |\n<!-- agreement: end -->\n| gpt | of another table |\n", encoding="utf-8")
+    assert against.with_known({"gpt": "| gpt | 98 % |"}, page, "agreement") == {"lenet": "| lenet | 99 % |", "gpt": "| gpt | 98 % |"}
