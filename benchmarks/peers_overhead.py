@@ -409,7 +409,11 @@ def markdown(measured: Mapping[str, Mapping[str, Any]]) -> str:
         lines += [row(WORKLOADS[name].title, Beside(**{**one, **estimates(one)})) for one in told["tools"]]
     lines += ["", "| tool | what you know afterwards |", "|---|---|"]
     lines += [f"| {setting.title} | {setting.tells} |" for setting in SETTINGS.values()]
-    where = "; ".join(f"{WORKLOADS[name].title.partition(',')[0]} on {told['date']}, load {told['load']:.1f}" for name, told in measured.items())
+    where = "; ".join(
+        f"{WORKLOADS[name].title.partition(',')[0]} on {told['date']}, {max(one['blocks'] for one in told['tools'])} blocks from {told['rounds']} fresh sets of processes, "
+        f"load {told['load']:.1f}"
+        for name, told in measured.items()
+    )
     return "\n".join([*lines, "", f"Measured on {next(iter(measured.values()))['machine']} ({where}), medians with 95 % intervals."])
 
 
@@ -432,7 +436,7 @@ def factor(estimate: Estimate) -> str:
 
 def times(estimate: Estimate | None) -> str:
     """How many times our overhead; only a bound where ours cannot be told from nothing."""
-    if estimate is None or estimate.low == np.inf:
+    if estimate is None or estimate.low == np.inf or estimate.low <= 0:
         return "–"
     if estimate.high == np.inf:
         return f"{estimate.low:.1f} or more"
@@ -443,6 +447,11 @@ def until(one: Beside) -> str:
     if one.telling_ms is None or one.setting == "profiler-schedule":
         return "in the step"
     return f"{one.telling_ms:.0f} ms for each recorded step" if SETTINGS[one.setting].telling == "block" else f"{one.telling_ms:.0f} ms"
+
+
+def summary(tools: Sequence[Beside], rounds: int) -> dict[str, Any]:
+    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else float("nan")
+    return {"machine": machine(), "date": str(date.today()), "load": load, "rounds": rounds, "tools": [asdict(one) for one in tools]}
 
 
 def write(measured: Mapping[str, Mapping[str, Any]]) -> None:
@@ -479,7 +488,7 @@ def main() -> None:
     measured = {}
     for name in options.only or MAIN:
         tools = measure(name, options.tool, options.rounds, options.turns, None if options.core < 0 else options.core)
-        measured[name] = {"machine": machine(), "date": str(date.today()), "load": os.getloadavg()[0], "tools": [asdict(one) for one in tools]}
+        measured[name] = summary(tools, options.rounds)
         if options.write:  # each as soon as it is there
             known |= {name: measured[name]}
             write(known)
