@@ -7,6 +7,7 @@ Optimizers are noted when they are made, outermost modules when they are called.
 from __future__ import annotations
 
 import functools
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -37,12 +38,14 @@ LOSS_FUNCTIONS = (
     "kl_div",
 )
 
+COMPILE_WARNS = r"Using `torch\.compile\(module\)` when there are global hooks"
+
 
 class AutoAttach:
     """Wraps whatever the running script trains; ``doctor`` is there from the first backward on.
 
     Args:
-        rules, ui, budget, cadence, run_dir, name, context: as for :func:`nndoctor.wrap`.
+        rules, ui, budget, cadence, eager_every, run_dir, name, context: as for :func:`nndoctor.wrap`.
         said: told of what could not be attached, in one sentence.
         examined: called with the checkup that is made at the first backward, before the doctor attaches; None: no checkup.
         seconds: time that the checkup may take.
@@ -56,6 +59,7 @@ class AutoAttach:
         ui: str = "auto",
         budget: float = 0.01,
         cadence: int | None = None,
+        eager_every: int | None = None,
         run_dir: Path | None = None,
         name: str | None = None,
         context: Mapping[str, bool] | None = None,
@@ -66,8 +70,8 @@ class AutoAttach:
     ) -> None:
         self.doctor: Doctor | None = None
         self._options: dict[str, Any] = {
-            "rules": rules, "ui": ui, "budget": budget, "cadence": cadence, "run_dir": run_dir, "name": name,
-            "context": context, "subscribers": subscribers,
+            "rules": rules, "ui": ui, "budget": budget, "cadence": cadence, "eager_every": eager_every, "run_dir": run_dir,
+            "name": name, "context": context, "subscribers": subscribers,
         }  # fmt: skip
         self._said = said
         self._examined = examined
@@ -75,6 +79,7 @@ class AutoAttach:
         self._first_step = None if examined is None else FirstStep()
         self._optimizers: list[torch.optim.Optimizer] = []
         self._roots: WeakSet[nn.Module] = WeakSet()
+        self._filter: Any = None
         self._order: list[int] = []
         self._depth = 0
         self._handles: list[RemovableHandle] = []
@@ -92,6 +97,9 @@ class AutoAttach:
         self._patch(torch.optim.Optimizer, "__init__", self._note_optimizer)
         for name in LOSS_FUNCTIONS:
             self._patch(F, name, self._note_validation)
+        # torch.compile warns of global hooks as if they were the script's own.
+        warnings.filterwarnings("ignore", message=COMPILE_WARNS)
+        self._filter = warnings.filters[0]
         hooks = nn.modules.module
         self._handles = [
             hooks.register_module_forward_pre_hook(Hook(self._entered)),
@@ -112,6 +120,8 @@ class AutoAttach:
         for handle in self._handles:
             handle.remove()
         self._handles.clear()
+        if self._filter in warnings.filters:
+            warnings.filters.remove(self._filter)  # type: ignore[attr-defined]
         self._depth = 0
         if self._first_step is not None:
             self._first_step.stop()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 
 import pytest
@@ -145,6 +146,29 @@ def test_everything_is_put_back(tmp_path: Path) -> None:
     run(tmp_path, PLAIN)
     assert before == (torch.autograd.backward, torch.optim.Optimizer.__init__, torch.nn.functional.cross_entropy)
     assert attached_doctors() == ()
+
+
+COMPILED = """
+model = torch.compile(model, backend="aot_eager")
+optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+for epoch in range(3):
+    for x, y in loader:
+        optimizer.zero_grad(); cross_entropy(model(x), y).backward(); optimizer.step()
+"""
+
+
+def test_a_compiled_script_is_not_warned_of_our_hooks_and_shows_its_layers_on_eager_steps(tmp_path: Path) -> None:
+    script, folder = tmp_path / "train.py", tmp_path / "run"
+    script.write_text(HEAD + COMPILED)
+    with warnings.catch_warnings(record=True) as heard:
+        warnings.simplefilter("always")
+        before = list(warnings.filters)
+        code = run_script(["--", str(script)], RunOptions(ui="off", run_dir=folder, cadence=1, eager_every=2))
+        assert warnings.filters == before
+    assert code == 0
+    assert not [warning for warning in heard if "global hooks" in str(warning.message)]
+    measured = [frame for frame in RecordReader(folder).frames() if "time.forward" in frame.values and frame.values["time.forward"].any()]
+    assert measured
 
 
 def test_zero_in_the_environment_runs_the_script_alone(

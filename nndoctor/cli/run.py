@@ -29,6 +29,7 @@ class RunOptions:
     ui: str = "auto"
     budget: float = 0.01
     cadence: int | None = None
+    eager_every: int | None = None
     run_dir: Path | None = None
     name: str | None = None
     report: Path | None = None
@@ -79,6 +80,7 @@ def run_script(argv: Sequence[str], options: RunOptions) -> int:
         ui=options.ui,
         budget=options.budget,
         cadence=options.cadence,
+        eager_every=options.eager_every,
         run_dir=options.run_dir,
         name=options.name or _name(arguments),
         context=options.context,

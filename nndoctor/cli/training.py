@@ -31,6 +31,10 @@ def run(
     cadence: Annotated[
         int | None, typer.Option(min=1, help="Measure every so many steps instead of by budget.")
     ] = None,
+    eager_every: Annotated[
+        int | None,
+        typer.Option(min=2, help="Run every so many-th step of a compiled model uncompiled, which measures its layers."),
+    ] = None,
     run_dir: Annotated[Path | None, typer.Option(help="Folder of the run record.")] = None,
     name: Annotated[str | None, typer.Option(help="Name of the run.  [default: the script's]")] = None,
     report: Annotated[Path | None, typer.Option(help="Write a report there at the end.")] = None,
@@ -78,6 +82,7 @@ def run(
         ui=checked_ui(ui, settings),
         budget=settings["budget"].value if budget is None else budget,
         cadence=settings["cadence"].value if cadence is None else cadence,
+        eager_every=eager_every,
         run_dir=run_dir if run_dir is not None else _configured_folder(script, name, settings),
         name=name,
         report=report,
