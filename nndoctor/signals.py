@@ -162,8 +162,11 @@ class Catalogue:
         return tuple(self._signals)
 
     def extended(self, signals: Iterable[Signal]) -> Catalogue:
-        """A new catalogue with `signals` added, for probes that a user brings along."""
-        return Catalogue((*self._signals.values(), *signals))
+        """A new catalogue with `signals` added, for probes and metrics that a user brings along.
+
+        One that is declared in here with the very same words needs no second place.
+        """
+        return Catalogue((*self._signals.values(), *(new for new in signals if self._signals.get(new.name) != new)))
 
 
 def _signals(per: Axis, *rows: tuple[str, ...]) -> tuple[Signal, ...]:
@@ -607,6 +610,7 @@ _STRUCTURE = _signals(
     ("layer.passage", "values", "Values per sample that the layer lets through, where everything on its way to the loss passes through it."),
     ("layer.result_unused", "0 or 1", "1 if an activation, dropout or normalisation was called and its result never used, while its input was."),
     ("layer.dropout", "fraction", "Probability with which a dropout between layers sets values to nought, in training mode."),
+    ("removal_cost", "loss", "What the loss on held-out batches gains without the layer, plus two standard errors, less what counts as no change; at or below 0 the layer can go. Measured after every epoch where nndoctor.metrics.removal_cost is subscribed.", "Veit, Wilber & Belongie 2016, Residual networks behave like ensembles of relatively shallow networks, arXiv 1605.06431"),
     ("layer.constant_by_shape", "0 or 1", "1 if a normalisation has a single value to normalise, so that it returns its bias."),
 ) + _signals(
     "run",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from nndoctor.signals import Axis, Signal
+from nndoctor.signals import CATALOGUE, Axis, Signal
 
 TENSORS = (
     "inputs", "activations", "outputs", "loss", "layer_gradients", "weights", "biases", "weight_gradients", "bias_gradients",
@@ -37,6 +37,8 @@ DIEDERICHSEN = "Diederichsen 2019, Live introspection for neural network trainin
 MIYATO = "Miyato et al. 2018, Spectral normalization for generative adversarial networks, https://arxiv.org/abs/1802.05957"
 KINGMA = "Kingma & Ba 2015, Adam, algorithm 1, https://arxiv.org/abs/1412.6980"
 
+_REMOVAL = CATALOGUE["removal_cost"]  # declared there, since a rule of `core` reads it
+
 KINDS = {
     kind.name: kind
     for kind in (
@@ -54,6 +56,6 @@ KINDS = {
         Kind("adam", "1", "What Adam keeps: moments, raw and corrected, and the effective rate -update / gradient, each as mean, median, variance and norm.", KINGMA),
         Kind("hessian_eigenvalue", "1", "Eigenvalue of the Hessian of largest magnitude, by Lanczos on fixed batches, after every epoch.", "", "batches"),
         Kind("self_similarity", "fraction", "SVCCA of each layer with itself an epoch ago, on fixed batches.", "Raghu et al. 2017, SVCCA, https://arxiv.org/abs/1706.05806", "batches"),
-        Kind("removal_cost", "loss", "What the loss on held-out batches gains without the layer (bypassed or constant), plus two standard errors, less what counts as no change; at or below 0 the layer can go. After every epoch.", "Veit et al. 2016, Residual networks behave like ensembles, https://arxiv.org/abs/1605.06431", "batches"),
+        Kind("removal_cost", _REMOVAL.unit, _REMOVAL.help, _REMOVAL.reference, "batches"),
     )
 }  # fmt: skip
