@@ -462,6 +462,7 @@ def test_evidence_that_is_back_within_its_limit_tells_when_it_was_beyond() -> No
 
 def test_how_far_beyond_its_limit_is_told_only_of_what_is_beyond_it() -> None:
     assert factor(Evidence("loss", None, 3.1, 0.1, ">")) == "31 times"
+    assert factor(Evidence("gradient", None, 0.1, 3.1, "<")) == "31 times smaller"
     assert factor(Evidence("loss", None, 0.1, 3.1, ">")) == ""
     assert factor(Evidence("loss", None, 1.1, 1.0, ">")) == ""
 

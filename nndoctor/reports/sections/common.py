@@ -179,7 +179,7 @@ def telling(evidence: Evidence) -> tuple[str, str]:
 
 
 def factor(evidence: Evidence) -> str:
-    """How far beyond its limit a value is, ``31 times``; empty where it is not beyond it, or not by much."""
+    """How far beyond its limit a value is, ``31 times`` or ``31 times smaller``; empty where it is not beyond it, or not by much."""
     value, limit = evidence.value, evidence.threshold
     if limit is None or not (math.isfinite(value) and math.isfinite(limit)) or value * limit <= 0:
         return ""
@@ -187,7 +187,9 @@ def factor(evidence: Evidence) -> str:
     if beyond is not None and not beyond(value, limit):
         return ""
     ratio = max(value / limit, limit / value)
-    return f"{number(ratio)} times" if ratio >= 1.5 else ""
+    if ratio < 1.5:
+        return ""
+    return f"{number(ratio)} times smaller" if abs(value) < abs(limit) else f"{number(ratio)} times"
 
 
 def since(finding: Finding) -> str:
