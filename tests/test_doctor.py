@@ -380,7 +380,7 @@ def test_what_is_measured_is_in_the_catalogue(wrap: Callable[..., nndoctor.Docto
         "val.loss", "val.accuracy", "memory.accelerator", "compile.graphs", "step.data_wait", "step.data_wait_fraction",
         "loader.batches", "target.mean", "target.std", "target.nonfinite", "loop.lr_steps_per_epoch",
         "loss.micro_min", "loss.micro_max", "act.saturated_fraction",
-        "time.recomputed",
+        "time.recomputed", "busy.accelerator", "removal_cost",
     }  # fmt: skip
     of_further_probes = {name for probe in further_probes() for name in probe.signals}  # each has its own tests
     assert missing - of_further_probes <= expected_missing

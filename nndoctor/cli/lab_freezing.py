@@ -45,7 +45,10 @@ def freezing(
     run: RunOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Which layers have stopped changing since the checkpoint before, and what freezing them would save of the backward pass."""
+    """Which layers have stopped changing.
+
+    Each is compared with itself in the checkpoint before; said is also what freezing them would save of the backward pass.
+    """
     with at_work() as progress:
         from nndoctor.lab import freezing as lab
         from nndoctor.lab.figures import draw_freezing

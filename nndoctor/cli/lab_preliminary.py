@@ -42,7 +42,9 @@ def preliminary(
     run: RunOption = None,
     json: JsonOption = False,
 ) -> None:
-    """From which checkpoint on nothing was gained, and how far the accuracy depends on which samples it is measured with.
+    """When training could have stopped.
+
+    From which checkpoint on nothing was gained, and how far the accuracy depends on which samples it is measured with.
 
     Give it the test set.
     """
