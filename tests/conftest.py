@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 # Before torch or numpy start their thread pools: two tests' worth of threads on two cores is slower than one.
@@ -37,6 +38,16 @@ def _fixed_seeds() -> None:
     if torch := sys.modules.get("torch"):
         torch.manual_seed(0)
         torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def _nothing_compiled() -> Iterator[None]:
+    """No test sees what another one compiled: dynamo counts for the whole process, and the doctor looks at its counts."""
+    yield
+    utils = sys.modules.get("torch._dynamo.utils")
+    if utils is not None and utils.counters:
+        sys.modules["torch"]._dynamo.reset()
+        utils.counters.clear()
 
 
 @pytest.fixture(scope="session")
