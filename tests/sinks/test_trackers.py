@@ -215,8 +215,15 @@ def test_aim_gets_curves_and_findings(tmp_path: Path) -> None:
     run = aim.Run(repo=str(tmp_path), system_tracking_interval=None, capture_terminal_logs=False)
     train(tmp_path, sinks=[sinks.AimSink(run)])
     assert "learning-rate-too-high" in run["nndoctor_verdict"]
-    assert any(metric.name == "loss" and metric.context.to_dict() == {"source": "nndoctor"} for metric in run.metrics())
+    run.track(1.0, name="loss", step=STEPS)  # still open, and a curve of the same name is not ours
     run.close()
+    kept = aim.Run(run.hash, repo=str(tmp_path), system_tracking_interval=None, capture_terminal_logs=False)
+    curves = {metric.name: metric for metric in kept.metrics() if metric.context.to_dict() == {"source": "nndoctor"}}
+    assert {"loss", "grad.total_norm", "update.ratio.median"} <= set(curves)
+    assert len(curves["loss"].values.values_list()) > 1
+    assert "learning-rate-too-high" in kept["nndoctor_learning-rate-too-high"]
+    assert "set lr=" in kept["nndoctor_verdict"]
+    kept.close()
 
 
 # --- Prometheus
