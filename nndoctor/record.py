@@ -624,7 +624,7 @@ def _open_source(folder: Path) -> Source:
         raise RecordError(f"{folder} holds no run record: expected {_expected_files()} in it")
     try:
         if path.name == record_sqlite.FILE_NAME:
-            return record_sqlite.SqliteSource(path)
+            return record_sqlite.SqliteSource(path, elsewhere=storage_for(folder) == "segments")
         return record_segments.SegmentSource(path)
     except OSError as error:
         raise RecordError(f"{path} cannot be opened: {error.strerror or error}") from error

@@ -14,14 +14,13 @@ closes, the log is folded in and the file left in the ordinary mode, so that it 
 from __future__ import annotations
 
 import contextlib
-import shutil
 import sqlite3
-import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import quote
 
+from nndoctor.record_copy import CopyOfRecord
 from nndoctor.record_format import (
     FORMAT_VERSION,
     Entry,
@@ -157,14 +156,19 @@ class SqliteStorage:
 class SqliteSource:
     """Reads the SQLite file of a run, also while it is written, after kill -9, and as far as it goes when damaged.
 
+    Args:
+        path: the file.
+        elsewhere: it lies on a network file system, and whoever writes it may do so on another machine.
+
     Raises:
         RecordError: the file is not a run record, has a newer format, or its first page is lost.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, elsewhere: bool = False) -> None:
         self.path = path
         self.problems: list[str] = []
-        self._copy: tempfile.TemporaryDirectory[str] | None = None
+        self._elsewhere = elsewhere
+        self._copy: CopyOfRecord | None = None
         self._layouts: dict[int, Layout] = {}
         if path.stat().st_size == 0 and not _log_of(path).exists():
             raise RecordError(f"{path} is empty: the run that made it wrote nothing. Delete the folder or train again.")
@@ -173,10 +177,10 @@ class SqliteSource:
     def _open(self) -> sqlite3.Connection:
         """The first way of opening the file that works, from the ordinary one to a private copy."""
         ways: tuple[Callable[[], sqlite3.Connection], ...] = (
-            lambda: _connect(self.path, "mode=ro"),
+            self._connect_in_place,
             self._connect_without_log,
             self._connect_to_copy,
-            lambda: _connect(self.path, "mode=ro", damaged=True),
+            lambda: self._connect_in_place(damaged=True),
             lambda: _connect(self.path, "immutable=1", damaged=True),
         )
         first: sqlite3.Error | None = None
@@ -192,14 +196,21 @@ class SqliteSource:
             except sqlite3.Error as error:
                 first = first or error
                 connection.close()
+                self._drop_copy()
             except BaseException:
                 connection.close()
+                self._drop_copy()
                 raise
         if "not a database" in str(first):
             raise _foreign(self.path)
         raise RecordError(
             f"{self.path} cannot be read as a run record ({first}): its first page is damaged, or access is denied."
         )
+
+    def _connect_in_place(self, *, damaged: bool = False) -> sqlite3.Connection:
+        if self._elsewhere and _log_of(self.path).exists():
+            raise sqlite3.OperationalError("its log may be written on another machine")
+        return _connect(self.path, "mode=ro", damaged=damaged)
 
     def _connect_without_log(self) -> sqlite3.Connection:
         """For folders that we may not write to: a log-mode file without a log needs no lock files."""
@@ -208,14 +219,25 @@ class SqliteSource:
         return _connect(self.path, "immutable=1")
 
     def _connect_to_copy(self) -> sqlite3.Connection:
-        """For folders that we may not write to and that hold the log of a killed run: replays it in a copy."""
+        """For folders that we may not write to and that hold the log of a killed run, and for runs on other machines."""
         if not _log_of(self.path).exists():
             raise sqlite3.OperationalError("there is no write-ahead log to replay")
-        self._copy = tempfile.TemporaryDirectory(prefix="nndoctor-")
-        target = Path(self._copy.name) / FILE_NAME
-        shutil.copyfile(self.path, target)
-        shutil.copyfile(_log_of(self.path), _log_of(target))
-        return _connect(target, "mode=rw")
+        self._copy = CopyOfRecord(self.path)
+        return _connect(self._copy.path, "mode=ro")
+
+    def _look_again(self) -> None:
+        """Bring the copy up to date, if there is one. A network that is away leaves it as it is, with a note."""
+        if self._copy is None:
+            return
+        try:
+            if self._copy.fetch():
+                self._connection.close()
+                try:
+                    self._copy.take()
+                finally:
+                    self._connection = _connect(self._copy.path, "mode=ro")
+        except OSError as error:
+            self._note(f"the record could not be reached for a while ({error.strerror or error})")
 
     def _check(self, connection: sqlite3.Connection) -> None:
         (application,) = connection.execute("PRAGMA application_id").fetchone()
@@ -263,6 +285,7 @@ class SqliteSource:
 
     def frames(self, after: int) -> Iterator[tuple[int, bytes]]:
         """Frames with an id above `after`, oldest first; damaged pages are stepped over."""
+        self._look_again()
         query = "SELECT id, data FROM frames WHERE id > ? ORDER BY id LIMIT ?"
         size = _PAGE
         while True:
@@ -319,8 +342,12 @@ class SqliteSource:
 
     def close(self) -> None:
         self._connection.close()
+        self._drop_copy()
+
+    def _drop_copy(self) -> None:
         if self._copy is not None:
-            self._copy.cleanup()
+            self._copy.close()
+            self._copy = None
 
     def _pairs(self, table: str) -> Mapping[str, Any]:
         pairs: dict[str, Any] = {}
@@ -334,6 +361,7 @@ class SqliteSource:
 
     def _guarded(self, what: str, read: Callable[[], _T], otherwise: _T) -> _T:
         try:
+            self._look_again()
             return read()
         except (sqlite3.Error, ValueError, TypeError) as error:
             self._note(f"{what} cannot be read ({error})")
