@@ -221,6 +221,7 @@ class Worker:
             "overhead": self.pace.overhead,
             "planned_steps": self.pace.planned_steps,
             "taken_for": list(self.facts.get("taken_for", ())),
+            "places": dict(self.facts.get("places", {})),  # a run that is killed has its lines, too
         }
 
     def _show(self, changed: bool) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -15,6 +16,9 @@ from nndoctor.cli.settings import run_root
 if TYPE_CHECKING:
     from nndoctor.findings import RuleDocs
 
+WAIT = 0.5
+"""Seconds between two looks for the first run."""
+
 
 def watch(
     run: RunArgument = None,
@@ -26,7 +30,8 @@ def watch(
 ) -> None:
     """Follow a run live from another terminal.
 
-    Any machine that sees the run's folder will do. q ends it; the training goes on.
+    Any machine that sees the run's folder will do. q ends it; the training goes on. Without RUN it may be started
+    first: it waits for a run, and goes on to the next one when that has ended.
     """
     if reset:
         _reset()
@@ -34,13 +39,25 @@ def watch(
     from nndoctor.record import find_run
     from nndoctor.reports import watch as screen
 
-    folder = find_run(run, run_root())
+    live = not (json or once) and sys.stdin.isatty() and sys.stdout.isatty()
+    folder = _first_run(run_root()) if run is None and live else find_run(run, run_root())
     if json:
         say_raw(screen.once(folder, as_json=True) + "\n")
     elif once:
         say(screen.once(folder, ascii=_is_ascii()))
     else:
-        raise typer.Exit(screen.watch(folder, callbacks=screen.Callbacks(_write_report, _docs_of, _accept)))
+        raise typer.Exit(screen.watch(folder, callbacks=screen.Callbacks(_write_report, _docs_of, _accept), newest=run is None))
+
+
+def _first_run(root: Path) -> Path:
+    """The newest run; where there is none yet, the first that begins."""
+    from nndoctor.record import find_run, list_runs
+
+    if not any(summary.problem is None for summary in list_runs(root)):
+        tell(f"Waiting for the first run in {root.resolve()} (Ctrl-C ends this).")
+        while not any(summary.problem is None for summary in list_runs(root)):
+            time.sleep(WAIT)
+    return find_run(None, root)
 
 
 def _reset() -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from nndoctor.findings import Diagnosis, Finding, NotExamined, ProbeFailure, Severity, ordered, taken_for
+from nndoctor.findings import Diagnosis, Finding, NotExamined, ProbeFailure, Severity, ordered, taken_for, with_places
 from nndoctor.history import History
 from nndoctor.packaged import full_catalogue
 from nndoctor.record import RecordReader
@@ -57,9 +57,11 @@ class Follower:
     def look(self, patience: float | None = PATIENCE) -> PanelState:
         """What the record holds now. With `patience` in seconds, frames beyond it wait for the next look."""
         self._read_frames(patience)
-        self.findings = ordered(self._reader.findings())
         facts = self._reader.facts
         known = facts.facts
+        places = known.get("places")
+        found = ordered(self._reader.findings())
+        self.findings = tuple(with_places(finding, places) for finding in found) if isinstance(places, Mapping) else found
         rules = _count(known.get("rules_loaded"))
         diagnosis = Diagnosis(
             findings=self.findings,

@@ -237,7 +237,7 @@ class FooterDisplay:
         verdict = final.verdict if final is not None else state.verdict if state is not None else ""
         if not verdict and state is None:
             return ""
-        lines = panel_lines(state, size.columns, MAX_ROWS, ascii=self._tty.ascii) if state is not None else []
+        lines = panel_lines(state, size.columns, MAX_ROWS, ascii=self._tty.ascii, ended=True) if state is not None else []
         verdict = clean(verdict)
         words = Text(to_ascii(verdict) if self._tty.ascii else verdict)
         return "".join(line + "\r\n" for line in self._tty.ansi([*lines, words], size.columns))

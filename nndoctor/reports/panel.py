@@ -6,7 +6,7 @@ Data first (:func:`panel_state`, in ``panel_data``), pictures second (:func:`ren
      loss 2.91  ▂▂▁▁▁▁▁▂▃▅▇█ +44%/300 steps   lr     3.0e-3 ▇▇▇▇▇▇▇▇▇▇▇▇
      grad 48.2  ▁▁▁▁▁▁▁▁▂▄▇█ 31x median       upd/w  2.0e-2 ▁▁▁▁▂▅██ want 1e-3
      layers     ▁▁▂▁▁▁▃▇█▇▇▆▂▁▁▁▂▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁ worst blk.7.q_proj
-     ✖ learning rate too high since 8020      FIX lr=2.0e-4 (confidence high)
+     ✖ learning rate too high since step 8020 FIX lr=2.0e-4 (confidence high)
        └ explains layer-gradient-spike in 41 layers, loss-rising
      ✓ 55 rules ok . 2 pending . 1 acknowledged    more: nndoctor watch a3f1
 
@@ -69,9 +69,12 @@ def render_panel(state: PanelState, width: int, height: int, ascii: bool = False
     return Group(*panel_lines(state, width, height, ascii=ascii))
 
 
-def panel_lines(state: PanelState, width: int, height: int, *, ascii: bool = False) -> list[Text]:
-    """The rows of the panel, none wider than `width`: as many of the most important ones as fit into `height`."""
-    kinds = PanelRows(state, width, ASCII if ascii else UNICODE, ascii)
+def panel_lines(state: PanelState, width: int, height: int, *, ascii: bool = False, ended: bool = False) -> list[Text]:
+    """The rows of the panel, none wider than `width`: as many of the most important ones as fit into `height`.
+
+    The last picture of a run that has `ended` points to its report, any other to ``watch``.
+    """
+    kinds = PanelRows(state, width, ASCII if ascii else UNICODE, ascii, ended)
     rows = kinds.full() if state.causes or (height >= 5 and state.curves) else kinds.compact()
     chosen = sorted(range(len(rows)), key=lambda i: rows[i].rank)[: max(0, min(height, MAX_ROWS))]
     lines = [rows[i].text for i in sorted(chosen)]
@@ -99,6 +102,7 @@ class PanelRows:
     width: int
     glyphs: Glyphs
     ascii: bool
+    ended: bool = False
 
     def compact(self) -> list[Row]:
         """A healthy run in two rows; more for metrics of the run's own, and if a probe of ours has failed."""
@@ -267,7 +271,8 @@ class PanelRows:
         rows: list[Row] = []
         for position, cause in enumerate(self.state.causes):
             rank = 1 if position == 0 else 10 * position
-            rows += [Row(rank + (5 if position else 0), self.cause(cause))]
+            named = (1, 6)[position] if position < 2 else rank + 5  # a second cause is worth more than the strip of layers
+            rows += [Row(named, self.cause(cause))]
             remedy = self.remedy(cause)
             if remedy is not None and not self.joins(rows[-1].text, remedy):
                 rows.append(Row(2 if position == 0 else rank + 6, self.line(("   ", "")).append_text(remedy)))
@@ -277,12 +282,12 @@ class PanelRows:
         return rows
 
     def cause(self, cause: FindingLine) -> Text:
-        """``✖ learning rate too high in 41 layers since 8020``"""
+        """``✖ learning rate too high in 41 layers since step 8020``"""
         severe = cause.severity in ("error", "critical")
         style = "bold red" if severe else "bold yellow"
         sign = self.glyphs.error if severe else self.glyphs.warning
         line = self.line((f" {sign} ", style))
-        since = f" since {cause.since}"
+        since = f" since {'step ' * (self.width >= NARROW)}{cause.since}"
         room = self.width - line.cell_len - len(since)
         title = self.safe(cause.title, room)
         line.append(title, style=style)
@@ -339,7 +344,7 @@ class PanelRows:
         dismissed = self.dismissed() if state.probe_failures else Text()
         line.append(self.counts(self.width - line.cell_len - dismissed.cell_len)).append_text(dismissed)
         kind = self.kind(self.width)
-        if kind and line.cell_len + cell_len(kind) + 3 + len("   more: nndoctor watch ") + 24 <= self.width:
+        if kind and line.cell_len + cell_len(kind) + 3 + len("   more: nndoctor report ") + 24 <= self.width:
             line.append(f" {self.glyphs.dot} {kind}", style="dim")
         return self.hinted(line) if hint else line
 
@@ -350,7 +355,8 @@ class PanelRows:
 
     def hinted(self, line: Text) -> Text:
         """`line` with the way to more at its right, where there is room."""
-        hint = f"more: nndoctor watch {self.safe(self.state.name, 24)}"
+        command = "report" if self.ended or self.state.status != "running" else "watch"
+        hint = f"more: nndoctor {command} {self.safe(self.state.name, 24)}"
         column = max(self.column + 1, line.cell_len + 3) if self.width >= NARROW else line.cell_len + 3
         if column + cell_len(hint) > self.width:
             column = self.width - cell_len(hint)

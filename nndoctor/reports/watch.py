@@ -36,6 +36,9 @@ __all__ = ["Callbacks", "once", "parse_keys", "snapshot", "watch"]
 RUNS_INTERVAL = 5.0
 """Seconds between two looks at the list of runs, while that page is open."""
 
+NEWER_INTERVAL = 1.0
+"""Seconds between two looks for a run that began after the one shown has ended."""
+
 
 @dataclass(frozen=True, slots=True)
 class Callbacks:
@@ -93,6 +96,7 @@ def watch(
     callbacks: Callbacks | None = None,
     console: Console | None = None,
     keyboard: Keyboard | None = None,
+    newest: bool = False,
 ) -> int:
     """Show the run in `folder` until q is pressed; afterwards its verdict stays on the terminal. Returns 0.
 
@@ -102,6 +106,7 @@ def watch(
         refresh: seconds between two looks at the record.
         callbacks: what writes reports and explains rules.
         console, keyboard: the terminal, by default that of the process.
+        newest: go on to the next run beside it that begins after this one has ended.
 
     Raises:
         RecordError: there is no run record in `folder`.
@@ -110,7 +115,7 @@ def watch(
     if keyboard is None and not (console.is_terminal and _is_terminal(sys.stdin)):
         console.print(Text(once(folder, ascii=_is_ascii(console))), soft_wrap=True)
         return 0
-    viewer = Viewer(folder, callbacks or Callbacks(), _is_ascii(console))
+    viewer = Viewer(folder, callbacks or Callbacks(), _is_ascii(console), newest=newest)
     try:
         with contextlib.ExitStack() as stack:
             keys = keyboard or stack.enter_context(_cbreak_keyboard())
@@ -147,13 +152,18 @@ def _loop(viewer: Viewer, keys: Keyboard, live: Live, console: Console, refresh:
 
 
 class Viewer:
-    """A run, and the reader in front of it."""
+    """A run, and the reader in front of it.
 
-    def __init__(self, folder: Path, callbacks: Callbacks, ascii: bool = False) -> None:
-        self.callbacks, self.ascii = callbacks, ascii
+    With `newest` it is the newest run of its folder that is shown: the next one that begins takes the place of one that
+    has ended, unless another was chosen from the list.
+    """
+
+    def __init__(self, folder: Path, callbacks: Callbacks, ascii: bool = False, *, newest: bool = False) -> None:
+        self.callbacks, self.ascii, self.newest = callbacks, ascii, newest
         self.place = Place()
         self._follower = Follower(folder)
-        self._runs_read_at = -1e9
+        self._runs_read_at = self._newer_sought_at = -1e9
+        self._known = _names(folder.parent) if newest else frozenset()
         self._problems_told = 0
         self.scene = Scene(PanelState(folder.name), self._follower.history)
         self.look()
@@ -184,6 +194,25 @@ class Viewer:
         if self.place.page == "runs" and time.monotonic() - self._runs_read_at >= RUNS_INTERVAL:
             self._runs_read_at = time.monotonic()
             self.scene = replace(self.scene, runs=tuple(list_runs(self._follower.folder.parent)))
+        if self.newest and state.status != "running" and time.monotonic() - self._newer_sought_at >= NEWER_INTERVAL:
+            self._newer_sought_at = time.monotonic()
+            self._go_on()
+
+    def _go_on(self) -> None:
+        """Show the run that began after the one shown; a reader who is on another page is told of it instead."""
+        shown = self._follower.folder
+        if _names(shown.parent) <= self._known:
+            return
+        runs = [run for run in list_runs(shown.parent) if run.problem is None]
+        self._known = self._known | {run.folder.name for run in runs}
+        newer = runs[0].folder if runs else shown
+        if newer == shown:
+            return
+        if self.place.page == "overview" and self.place.reason is None:
+            self._open(newer)
+            self.place = replace(self.place, note=f"{newer.name} has begun")
+        else:
+            self.place = replace(self.place, note=f"{newer.name} has begun: u lists the runs")
 
     def press(self, key: str) -> bool:
         """Do what a key asks for; False to leave."""
@@ -196,6 +225,7 @@ class Viewer:
         elif action == "acknowledge":
             self._acknowledge(before.reason or "")
         elif action == "open":
+            self.newest = False
             self._open(self.scene.runs[min(before.run, len(self.scene.runs) - 1)].folder)
         if self.place.page == "runs" and before.page != "runs":
             self._runs_read_at = -1e9
@@ -252,6 +282,14 @@ class Viewer:
         self._follower.close()
         self._follower, self._problems_told = other, 0
         self.look()
+
+
+def _names(root: Path) -> frozenset[str]:
+    """What lies in the folder of the runs; far cheaper than to read them."""
+    try:
+        return frozenset(os.listdir(root))
+    except OSError:
+        return frozenset()
 
 
 # ------------------------------------------------------------------------------------------ keyboard

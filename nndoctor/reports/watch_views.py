@@ -265,7 +265,7 @@ class _Page:
             lines += self.labelled("explains", ", ".join(explained))
         for evidence in finding.evidence[:6]:
             limit = f" {evidence.comparison} {format_value(evidence.threshold)}" if evidence.threshold is not None else ""
-            unit = f" {evidence.unit}" if evidence.unit not in ("", "1") else ""
+            unit = f" {evidence.unit}" if evidence.unit not in ("", "1", "0 or 1", evidence.signal) else ""
             where = f" at {self.safe(evidence.target, 32)}" if evidence.target else ""
             lines += self.labelled("evidence", f"{evidence.signal} = {number(evidence.value)}{limit}{unit}{where}")
         for fix in finding.fixes:

@@ -11,7 +11,7 @@ import pytest
 from rich.cells import cell_len
 from rich.console import Console
 
-from nndoctor.findings import Diagnosis, Finding, NotExamined, ProbeFailure
+from nndoctor.findings import Diagnosis, Finding, Fix, NotExamined, ProbeFailure
 from nndoctor.history import History
 from nndoctor.reports.panel import (
     Curve,
@@ -24,7 +24,7 @@ from nndoctor.reports.panel import (
     render_panel,
     sparkline,
 )
-from nndoctor.reports.panel_data import bucketed, with_diagnosis
+from nndoctor.reports.panel_data import bucketed, finding_lines, with_diagnosis
 from nndoctor.signals import CATALOGUE, Frame, Signal, Targets
 from tests.reports.panel_cases import (
     CAUSE,
@@ -279,11 +279,27 @@ def test_what_the_run_is_taken_for_stands_in_the_last_row_where_there_is_room() 
 def test_an_ill_run_names_cause_place_remedy_and_symptoms() -> None:
     lines = plain(sick_state())
     assert panel_rows(sick_state(), 80) == 8
-    assert " ✖ learning rate too high since 220       FIX lr=2e-4 (confidence high)" in lines
+    assert " ✖ learning rate too high since step 220   FIX lr=2e-4 (confidence high)" in lines
     assert "   └ explains gradient-spike in 3 layers, loss-rising" in lines
     assert any(line.startswith(" layers") and line.endswith("update.ratio worst block.2.conv") for line in lines)
-    assert " ▲ dead relu in blocks[/x] +3 since 100" in lines
+    assert " ▲ dead relu in blocks[/x] +3 since step 100" in lines
     assert any("54 rules ok · 2 root causes · 2 pending" in line for line in lines)
+
+
+def test_a_second_cause_is_named_even_where_the_first_has_a_remedy_in_a_row_of_its_own() -> None:
+    far = Fix("Clear the gradients", call="optimizer.zero_grad()", place="before loss.backward() (train.py, line 53)", confidence="high")
+    state = replace(sick_state(), findings=finding_lines((replace(CAUSE, fixes=(far,)), SECOND_CAUSE, SYMPTOM), TARGETS))
+    lines = plain(state, 120)
+    assert len(lines) == 8
+    assert lines[4].startswith("   FIX call optimizer.zero_grad() before loss.backward() (train.py, line 53)")
+    assert lines[6] == " ▲ dead relu in blocks[/x] +3 since step 100"
+
+
+def test_a_run_that_goes_on_points_to_watch_and_one_that_has_ended_to_its_report() -> None:
+    state = sick_state()
+    assert plain(state, 100)[-1].endswith("more: nndoctor watch mini-a3f1")
+    assert plain(replace(state, status="killed"), 100)[-1].endswith("more: nndoctor report mini-a3f1")
+    assert panel_lines(state, 100, 8, ended=True)[-1].plain.endswith("more: nndoctor report mini-a3f1")
 
 
 def test_a_layer_whose_name_is_a_number_is_called_a_layer() -> None:
@@ -300,7 +316,7 @@ def test_a_layer_whose_name_is_a_number_is_called_a_layer() -> None:
 def test_the_cause_outlives_everything_else_when_rows_are_short() -> None:
     two = plain(sick_state(), 80, 2)
     assert two[0].startswith("──")
-    assert "✖ learning rate too high since 220" in two[1]
+    assert "✖ learning rate too high since step 220" in two[1]
     assert "FIX lr=2e-4" in two[1]
 
 

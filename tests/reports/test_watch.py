@@ -16,8 +16,8 @@ from rich.console import Console
 from rich.text import Text
 
 from nndoctor.acknowledged import acknowledge
-from nndoctor.findings import RuleDocs
-from nndoctor.record import RecordError, list_runs
+from nndoctor.findings import Evidence, Fix, RuleDocs
+from nndoctor.record import RecordError, RecordWriter, RunFacts, list_runs
 from nndoctor.reports.follow import Follower
 from nndoctor.reports.panel_data import finding_lines
 from nndoctor.reports.watch import Callbacks, Viewer, once, parse_keys, snapshot, watch
@@ -127,7 +127,7 @@ def test_a_folder_without_a_run_is_an_error(tmp_path: Path) -> None:
 
 def test_once_is_plain_text_or_json(run: Path) -> None:
     text = once(run)
-    assert "✖ learning rate too high since 220" in text
+    assert "✖ learning rate too high since step 220" in text
     assert text.splitlines()[-1].startswith("4 findings, 2 root causes")
     assert "\x1b" not in text
     assert once(run, ascii=True).isascii()
@@ -344,6 +344,78 @@ def test_a_run_that_is_removed_leaves_its_last_picture_and_a_note(tmp_path: Path
     assert "is gone; this is what was read of it" in lines[-1]
     assert any("learning rate too high" in line for line in lines)
     viewer.close()
+
+
+def test_the_next_run_takes_the_place_of_one_that_has_ended(tmp_path: Path) -> None:
+    sick_run(tmp_path / "first")
+    viewer = Viewer(tmp_path / "first", Callbacks(), newest=True)
+    assert shown(viewer) == "first"
+    record = RecordWriter(tmp_path / "second", RunFacts("second", 2000.0, {}), TARGETS)
+    record.flush()
+    assert shown(viewer) == "second"
+    assert "second has begun" in viewer.lines(80, 24)[-1].plain
+    RecordWriter(tmp_path / "third", RunFacts("third", 3000.0, {}), TARGETS).close()
+    assert shown(viewer) == "second", "a run that goes on is not left"
+    record.close()
+    assert shown(viewer) == "third"
+    viewer.close()
+
+
+def test_a_reader_of_another_page_is_told_of_the_next_run_and_not_moved(tmp_path: Path) -> None:
+    sick_run(tmp_path / "first")
+    viewer = Viewer(tmp_path / "first", Callbacks(), newest=True)
+    viewer.press("f")
+    RecordWriter(tmp_path / "second", RunFacts("second", 2000.0, {}), TARGETS).close()
+    assert shown(viewer) == "first"
+    assert "second has begun: u lists the runs" in viewer.lines(80, 24)[-1].plain
+    viewer.close()
+
+
+@pytest.mark.parametrize("started", [500.0, None])
+def test_an_older_run_and_a_folder_without_one_are_not_gone_on_to(started: float | None, tmp_path: Path) -> None:
+    sick_run(tmp_path / "first")
+    viewer = Viewer(tmp_path / "first", Callbacks(), newest=True)
+    if started is None:
+        (tmp_path / "second").mkdir()
+    else:
+        RecordWriter(tmp_path / "second", RunFacts("second", started, {}), TARGETS).close()
+    assert shown(viewer) == "first"
+    viewer.close()
+
+
+def test_a_run_that_was_asked_for_by_name_or_chosen_from_the_list_stays(tmp_path: Path) -> None:
+    sick_run(tmp_path / "first")
+    named, chosen = Viewer(tmp_path / "first", Callbacks()), Viewer(tmp_path / "first", Callbacks(), newest=True)
+    chosen.press("u")
+    chosen.press("enter")
+    RecordWriter(tmp_path / "second", RunFacts("second", 2000.0, {}), TARGETS).close()
+    assert (shown(named), shown(chosen)) == ("first", "first")
+    named.close()
+    chosen.close()
+
+
+def shown(viewer: Viewer) -> str:
+    """The folder of the run on the screen after one more look, however soon after the last."""
+    viewer._newer_sought_at = -1e9
+    viewer.look()
+    return viewer._follower.folder.name
+
+
+def test_a_run_that_goes_on_and_one_that_was_killed_have_the_lines_of_the_loop(tmp_path: Path) -> None:
+    record = writer(tmp_path / "run", places={"backward": [{"file": "train.py", "line": 53, "code": "loss.backward()"}]})
+    record.frame(frame(1))
+    record.findings((replace(CAUSE, fixes=(Fix("Clear", call="optimizer.zero_grad()", place="before backward"),)),))
+    record.flush()
+    assert snapshot(tmp_path / "run").findings[0].fix == "call optimizer.zero_grad() before loss.backward() (train.py, line 53)"
+    record.close()
+
+
+def test_a_value_is_not_followed_by_its_own_name_or_its_only_values() -> None:
+    evidence = (Evidence("loss", None, 6449.0, unit="loss"), Evidence("loop.stale_gradients", None, 1.0, unit="0 or 1"), Evidence("step.time", None, 0.2, unit="s"))
+    scene = sick_scene()
+    lines = page(replace(scene, findings=(replace(CAUSE, evidence=evidence), *scene.findings[1:])), Place("findings"), 100, 40)
+    told = [line.split("evidence")[1].strip() for line in lines if line.startswith(" evidence")]
+    assert told == ["loss = 6449", "loop.stale_gradients = 1", "step.time = 0.2 s"]
 
 
 def test_damage_in_a_record_is_told_and_the_rest_is_shown(tmp_path: Path) -> None:

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from nndoctor.acknowledged import FILE, acknowledge
-from nndoctor.record import RecordWriter
-from tests.reports.panel_cases import CAUSE, SECOND_CAUSE, SYMPTOM
+from nndoctor.record import RecordWriter, RunFacts
+from tests.reports.panel_cases import CAUSE, SECOND_CAUSE, SYMPTOM, TARGETS
 from tests.reports.record_cases import frame, sick_run, writer
 from tests.terminal.tmux import Tmux, available
 
@@ -41,6 +41,21 @@ def train(record: RecordWriter, steps: range) -> None:
     for step in steps:
         record.frame(frame(step))
     record.flush()
+
+
+def test_watch_may_be_started_before_the_training_and_goes_on_to_the_next_one(terminal: Tmux, tmp_path: Path) -> None:
+    root = tmp_path / ".nndoctor" / "runs"
+    terminal.run("cd", tmp_path)
+    terminal.run(sys.executable, "-m", "nndoctor.cli.main", "watch")
+    terminal.wait_for("Waiting for the first run in")
+    sick_run(root / "20260101-first")
+    terminal.wait_for("f findings")
+    assert "finished" in terminal.screen()
+    RecordWriter(root / "20260102-second", RunFacts("second", 2000.0, {}), TARGETS).close()
+    terminal.wait_for("20260102-second has begun")
+    assert "nndoctor · second · step 0" in terminal.screen()
+    terminal.key("q")
+    terminal.wait_for("No problems found in 0 steps.")
 
 
 def test_a_run_is_followed_from_its_first_step_to_the_loss_of_its_folder(terminal: Tmux, tmp_path: Path) -> None:
