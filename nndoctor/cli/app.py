@@ -74,6 +74,8 @@ def _refuse_unknown(word: str, known: Iterable[str], where: str) -> None:
     names = list(known)
     if word not in names:
         close = get_close_matches(word, names, n=2)
+        if word.endswith(".py") and "run" in names:
+            raise UsageError(f"{where} has no command {word!r}; to train with it: {where} run -- {word}")
         hint = f"did you mean {' or '.join(close)}?" if close else f"there are {', '.join(names)}"
         raise UsageError(f"{where} has no command {word!r}; {hint}")
 

@@ -12,7 +12,7 @@ import typer
 from nndoctor.cli.complete import complete_rule, complete_ruleset
 from nndoctor.cli.output import UsageError, plain, say, say_json, say_lines
 from nndoctor.cli.pages import Page, pages_of
-from nndoctor.cli.settings import setting
+from nndoctor.cli.settings import run_root, setting
 
 WIDTH = 100
 
@@ -31,7 +31,7 @@ def explain(
     """
     from nndoctor.rules.clinic import described, shipped_clinic
 
-    pages = pages_of(tuple(rules or setting("rules")))
+    pages = pages_of(tuple(rules)) if rules else pages_about(id)
     found = called(id, pages)
     clinic = shipped_clinic()
     records = [described(page.id, page.diagnosis, clinic) for page in found]
@@ -48,6 +48,22 @@ def explain(
     say(_verdict(id, found, pages))
 
 
+def pages_about(id: str) -> Sequence[Page]:
+    """The pages of the rules in force; where none of them is called `id`, those of the newest run if it had one."""
+    pages = pages_of(tuple(setting("rules")))
+    if any(id in (page.id, page.diagnosis, *page.renamed_from) for page in pages):
+        return pages
+    from nndoctor.record import RecordError, RecordReader, find_run
+    from nndoctor.rules import RulesetError
+
+    try:
+        with RecordReader(find_run(None, run_root())) as reader:
+            others = pages_of(reader.facts.rules or ("core",))
+    except (RecordError, RulesetError, OSError):  # no run, or rules that are no longer there: what is in force is what there is
+        return pages
+    return others if any(id in (page.id, page.diagnosis) for page in others) else pages
+
+
 def called(id: str, pages: Sequence[Page]) -> list[Page]:
     """The page of the rule `id`, or of the one that was once called so, or those of the diagnosis `id`.
 
@@ -60,7 +76,7 @@ def called(id: str, pages: Sequence[Page]) -> list[Page]:
         return found
     known = list(dict.fromkeys([*(page.id for page in pages), *(page.diagnosis for page in pages)]))
     close = get_close_matches(id, known, n=3, cutoff=0.6) or [name for name in known if id and id in name][:3]
-    hint = f"did you mean {' or '.join(close)}?" if close else "see: nndoctor rules list"
+    hint = f"did you mean {' or '.join(close)}?" if close else "see: nndoctor rules list (a rule of your own: --rules FILE)"
     raise UsageError(f"no rule or diagnosis {id!r}; {hint}")
 
 
@@ -78,8 +94,8 @@ def _page(page: Page, record: Sequence[str]) -> Iterator[str]:
     options = [f"{name} = {value:g}" for name, value in page.params.items()]
     yield from _list("Options, to be changed by an override", options)
     yield from _section("To silence it, in a ruleset of your own", f'overrides: [{{rules: [{docs.id}], suppress: true, reason: "..."}}]')
-    yield from _list("Explains", docs.explains)
-    yield from _list("Explained by", docs.explained_by)
+    yield from _section("Explains, where they are found with it", ", ".join(docs.explains))
+    yield from _section("Explained by, where one of them is found", ", ".join(docs.explained_by))
     yield from _list("References", docs.references)
 
 
@@ -116,4 +132,4 @@ def _verdict(id: str, found: Sequence[Page], pages: Sequence[Page]) -> str:
     renamed = "" if id in (first.id, first.diagnosis) else f" (called {id} before)"
     kin = [page.id for page in pages if page.diagnosis == first.diagnosis and page is not first]
     also = f"; see also {', '.join(kin)}" if kin else ""
-    return f"{first.id}{renamed} is defined in {first.source}{also}."
+    return f"{first.id}{renamed} is defined in {first.source} (nndoctor rules show {first.id}){also}."

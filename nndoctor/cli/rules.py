@@ -103,9 +103,9 @@ def check(rulesets: RulesetArguments = None, json: Annotated[bool, typer.Option(
         return
     ruleset = _load(rulesets)
     overridden = len({rule.id for rule in ruleset.rules if _places(rule) - {rule.source.rpartition(":")[0]}})
+    changed = f" ({overridden} changed by another file)" if overridden else ""
     say(
-        f"No mistakes in {', '.join(ruleset.sources)}: {count(len(ruleset.rules), 'rule')} ({overridden} changed by "
-        f"another file), {count(len(ruleset.explain), 'explanation')}, {count(len(ruleset.tests), 'test')}."
+        f"No mistakes in {', '.join(ruleset.sources)}: {count(len(ruleset.rules), 'rule')}{changed}, {count(len(ruleset.explain), 'explanation')}, {count(len(ruleset.tests), 'test')}."
     )
 
 

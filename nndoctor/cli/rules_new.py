@@ -64,6 +64,7 @@ def new(
     say(f"  nndoctor rules test {path}")
     say(f"  nndoctor rules lint {path}")
     say(f"  nndoctor rules backtest {path}")
+    say(f"and train with it, beside those of core: nndoctor run --rules {path} -- train.py")
     say(f"Wrote rule {id} with {len(fired)} tests.")
 
 
@@ -82,7 +83,10 @@ def _drafted(id: str, when: str, severity: str, sick: str | None, healthy: str |
     from nndoctor.rules.expression import ExpressionError, Names, parse
 
     catalogue = full_catalogue()
-    records = load_rulesets(("core",), catalogue).records
+    core = load_rulesets(("core",), catalogue)
+    if any(rule.id == id for rule in core.rules):
+        raise UsageError(f"core has a rule {id} already: choose another name, or change that one with overrides (nndoctor rules show {id})")
+    records = core.records
     try:
         expression = parse(when, Names(catalogue, records))
         if not expression.condition:
@@ -99,7 +103,7 @@ def _drafted(id: str, when: str, severity: str, sick: str | None, healthy: str |
         expect = f"rule: {id}, never: true" if step is None else f"rule: {id}, fires_in: [{max(1, step - 5)}, {step + 20}]"
         tests[index] = replace(test, expect=expect)
         outcomes.append((run or test.name, should, step is not None))
-    text = draft(id, when, expression.axis, severity=severity, extends=extends, tests=tests, message=message_for(expression, when))
+    text = draft(id, when, expression.axis, severity=severity, extends=["core"], tests=tests, message=message_for(expression, when))
     return text, outcomes
 
 

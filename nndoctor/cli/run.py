@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import runpy
 import sys
 import traceback
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -63,6 +65,8 @@ def run_script(argv: Sequence[str], options: RunOptions) -> int:
         return USAGE_ERROR
     if os.environ.get("NNDOCTOR", "").strip().lower() in {"0", "off", "false", "no"}:
         return _execute(arguments)
+    if options.ui != "off" and sys.stderr.isatty():  # torch alone takes seconds
+        print(f"nndoctor: starting {_name(arguments)}; the panel comes with its first step", file=sys.stderr, flush=True)
     from nndoctor.attach import AutoAttach
     from nndoctor.reports import check_target
     from nndoctor.rules import load_rulesets
@@ -144,8 +148,18 @@ def _problem(arguments: Sequence[str]) -> str | None:
     if Path(arguments[0]).is_dir():
         return f"{arguments[0]!r} is a folder; expected a script in it, or a module: nndoctor run -m package.module"
     if not Path(arguments[0]).is_file():
-        return f"no such script: {arguments[0]!r} (in {os.getcwd()})"
+        return f"no such script: {arguments[0]!r} (in {os.getcwd()}){_meant(arguments)}"
     return None
+
+
+def _meant(arguments: Sequence[str]) -> str:
+    """What to write instead of a script that there is not, where it can be guessed."""
+    if re.fullmatch(r"python[0-9.]*", arguments[0]) and len(arguments) > 1:
+        return f"; leave python out: nndoctor run -- {' '.join(arguments[1:])}"
+    given = Path(arguments[0])
+    there = [path.name for path in given.parent.glob("*.py")] if given.parent.is_dir() else []
+    close = get_close_matches(given.name, there, n=1) or [name for name in there if name == f"{given.name}.py"]
+    return f"; did you mean {given.with_name(close[0])}?" if close else ""
 
 
 def _subscribers(metrics: Sequence[str]) -> Sequence[Subscriber]:
@@ -207,10 +221,10 @@ def _print_traceback(error: BaseException) -> None:
 def _say_verdict(attach: object, options: RunOptions, *, crashed: bool) -> None:
     doctor = getattr(attach, "doctor", None)
     if doctor is None:
-        print(
-            "nndoctor: nothing was diagnosed: no backward() was seen of a module that a torch.optim optimizer trains",
-            file=sys.stderr,
+        why = "the script ended before its training began" if crashed else (
+            "no backward() was seen of a module that a torch.optim optimizer trains"
         )
+        print(f"nndoctor: nothing was diagnosed: {why}", file=sys.stderr)
         return
     print(f"nndoctor: run recorded in {doctor.run_dir} (nndoctor report {doctor.run_dir.name})", file=sys.stderr)
     doctor.close("crashed" if crashed else "finished")

@@ -85,7 +85,6 @@ def _accept(folder: Path, rule: str, reason: str) -> None:
 
 
 def _docs_of(rule: str) -> RuleDocs | None:
-    from nndoctor.cli.pages import pages_of
-    from nndoctor.cli.settings import setting
+    from nndoctor.cli.explain import pages_about
 
-    return next((page.docs for page in pages_of(setting("rules")) if page.id == rule), None)
+    return next((page.docs for page in pages_about(rule) if page.id == rule), None)

@@ -6,7 +6,7 @@ import textwrap
 from collections.abc import Iterator
 
 from nndoctor.findings import Finding, taken_for
-from nndoctor.reports.charts import number, quantity, whole_number
+from nndoctor.reports.charts import quantity, whole_number
 from nndoctor.reports.sections.common import Case, case, since, telling, told_first
 from nndoctor.reports.sections.measured import overhead, sampling
 from nndoctor.reports.text_safety import clean
@@ -23,7 +23,7 @@ def render(view: RunView) -> str:
 def _lines(view: RunView) -> Iterator[str]:
     mark = grade(view.diagnosis)
     yield f"{clean(view.name)}: {mark.letter}, {mark.word}"
-    yield f"{view.status}, {whole_number(view.diagnosis.steps)} steps, {len(view.targets.layers)} layers, {view.diagnosis.rules} rules"
+    yield f"{view.status}, {whole_number(view.diagnosis.steps)} steps, {_counted(len(view.targets.layers), 'layer')}, {_counted(view.diagnosis.rules, 'rule')}"
     said = taken_for(view.facts)
     if said:
         yield from _wrapped(f"taken for: {'; '.join(said)}", "", "  ")
@@ -81,14 +81,31 @@ def _limits(view: RunView) -> Iterator[str]:
     told = [text for text in (overhead(view), sampling(view)) if text]
     if told:
         yield from ("", "Measured: " + "; ".join(told))
-    if view.diagnosis.not_examined:
-        yield from ("", f"{number(len(view.diagnosis.not_examined))} rules could not be judged")
-        for item in view.diagnosis.not_examined:
-            yield from _wrapped(f"{item.rule}: {item.reason}", "  - ", "    ")
+    yield from _not_judged(view)
     for failure in view.diagnosis.probe_failures:
         yield from _wrapped(f"probe {failure.probe} was dismissed at step {failure.step}: {failure.error}", "", "  ")
     for problem in view.problems:
         yield from _wrapped(f"could not be read: {problem}", "", "  ")
+
+
+def _not_judged(view: RunView) -> Iterator[str]:
+    """The rules that could not be judged: by name where a cause was found, with the reasons where they may be why none was."""
+    unjudged = view.diagnosis.not_examined
+    if not unjudged:
+        return
+    counted = f"{_counted(len(unjudged), 'rule')} could not be judged"
+    if view.diagnosis.root_causes:
+        yield ""
+        they = "it looks" if len(unjudged) == 1 else "they look"
+        yield from _wrapped(f"{counted}, as what {they} at was not there to be measured (--format md says what): {', '.join(item.rule for item in unjudged)}", "", "  ")
+        return
+    yield from ("", counted)
+    for item in unjudged:
+        yield from _wrapped(f"{item.rule}: {item.reason}", "  - ", "    ")
+
+
+def _counted(number: int, thing: str) -> str:
+    return f"{number} {thing}{'s' * (number != 1)}"
 
 
 def _wrapped(text: str, first: str, rest: str) -> list[str]:

@@ -172,6 +172,31 @@ def test_explain_finds_a_rule_by_its_id_its_old_id_and_its_diagnosis(nndoctor: C
     assert "(called loss-too-high before)" in nndoctor("explain", "loss-too-high", "--rules", "mine.yaml").verdict
 
 
+def test_explain_knows_the_rules_of_the_newest_run_too(nndoctor: Command, sick: Path) -> None:
+    answer = nndoctor("explain", "layer-is-loud")
+    assert answer.code == 0, answer.err
+    assert answer.verdict.startswith("layer-is-loud is defined in ")
+
+
+def test_a_rule_that_explains_many_lists_them_in_a_paragraph(nndoctor: Command) -> None:
+    told = nndoctor("explain", "missing-zero-grad").out.splitlines()
+    start = told.index("Explains, where they are found with it")
+    block = told[start + 1 : told.index("", start)]
+    assert len(block) < 12
+    assert "learning-rate-too-high, " in "\n".join(block)
+
+
+def test_rules_that_could_not_be_judged_are_named_and_where_no_cause_was_found_with_the_reason(
+    nndoctor: Command, here: Path, sick: Path, healthy: Path
+) -> None:
+    blind = '  - {id: val-loss-high, severity: warning, scope: run, when: val.loss > 1, message: "x"}\n'
+    (here / "two.yaml").write_text(RULES.replace("rules:\n", f"rules:\n{blind}", 1))
+    found, quiet = (nndoctor("diagnose", run, "--rules", "two.yaml").out for run in ("sick", "healthy"))
+    assert "1 rule could not be judged, as what it looks at was not there to be measured" in found
+    assert "  - val-loss-high" not in found
+    assert "1 rule could not be judged\n  - val-loss-high: val.loss was never measured" in quiet
+
+
 def test_explain_shows_what_the_clinic_found_and_nothing_for_a_rule_it_never_saw(nndoctor: Command, rules: Path) -> None:
     page = nndoctor("explain", "missing-zero-grad").out
     assert "In the clinic (docs/clinic.md)\n  - The rule: named in " in page

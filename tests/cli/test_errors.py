@@ -21,6 +21,7 @@ from .conftest import RULES, Command
 MESSAGES = [
     # commands and options
     (("diagnos",), "did you mean diagnose?"),
+    (("train.py",), "to train with it: nndoctor run -- train.py"),
     (("nonsense",), "there are run, demo, train, watch"),
     (("rules", "chek"), "did you mean check"),
     (("config", "shwo"), "did you mean show?"),
@@ -76,6 +77,7 @@ MESSAGES = [
     # what to run
     (("run",), "expected a script, got nothing; try: nndoctor run -- train.py --epochs 3"),
     (("run", "missing.py"), "no such script: 'missing.py'"),
+    (("run", "python", "train.py", "--lr", "1"), "leave python out: nndoctor run -- train.py --lr 1"),
     (("run", "folder"), "'folder' is a folder; expected a script in it, or a module: nndoctor run -m package.module"),
     (("run", "-m"), "expected a module name after -m"),
     (("run", "--ui", "fancy", "fine.py"), "expected one of auto, footer, lines, notebook, off, got 'fancy'"),
@@ -151,8 +153,17 @@ SCRIPTS = [
     ("def broken(:\n", 1, "SyntaxError"),
     ("import nothing_of_this_name", 1, "No module named 'nothing_of_this_name'"),
     ("raise KeyboardInterrupt", 130, "interrupted"),
+    ("1 / 0", 1, "nothing was diagnosed: the script ended before its training began"),
     ("print('fine')", 0, "nothing was diagnosed: no backward() was seen"),
 ]
+
+
+@pytest.mark.parametrize("written", ["trian.py", "train", "train.pyy"])
+def test_a_script_whose_name_is_nearly_right_is_suggested(nndoctor: Command, here: Path, written: str) -> None:
+    (here / "train.py").write_text("print('fine')")
+    answer = nndoctor("run", written)
+    assert answer.code == 2
+    assert "did you mean train.py?" in answer.err
 
 
 @pytest.mark.parametrize(("code", "exit_code", "said"), SCRIPTS, ids=[code[:24] for code, _, _ in SCRIPTS])

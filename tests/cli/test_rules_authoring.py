@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from nndoctor.record import RecordWriter, RunFacts
+from nndoctor.rules import load_rulesets
 from nndoctor.signals import Frame, Targets
 
 from .conftest import RULES, Command
@@ -107,7 +108,24 @@ def test_a_new_rule_is_drafted_with_tests_written_down_from_runs_that_pass(nndoc
     assert nndoctor("rules", "check", "loss-never-falls.yaml").code == 0
     assert nndoctor("rules", "test", "loss-never-falls.yaml").verdict == "2 tests in loss-never-falls.yaml: all passed."
     remarks = json.loads(nndoctor("rules", "lint", "loss-never-falls.yaml", "--json").out)
-    assert {remark["code"] for remark in remarks} == {"unfinished"}
+    assert {remark["code"] for remark in remarks} == {"unfinished", "fix-missing"}
+
+
+def test_a_new_rule_judges_beside_those_of_core_and_offers_no_remedy_before_it_has_one(nndoctor: Command, stuck: Path, here: Path) -> None:
+    answer = nndoctor("rules", "new", "loss-never-falls", "--when", "min(loss, 100) > 2", "--sick", "stuck")
+    assert "nndoctor run --rules loss-never-falls.yaml -- train.py" in answer.out
+    rules = load_rulesets((here / "loss-never-falls.yaml",)).rules
+    assert {"loss-never-falls", "missing-zero-grad"} <= {rule.id for rule in rules}
+    told = nndoctor("diagnose", "stuck", "--rules", "loss-never-falls.yaml")
+    assert "loss-never-falls" in told.verdict
+    assert "TODO" not in told.verdict
+
+
+def test_a_new_rule_must_not_have_the_name_of_one_of_core(nndoctor: Command, here: Path) -> None:
+    answer = nndoctor("rules", "new", "dead-relu")
+    assert answer.code == 2
+    assert "core has a rule dead-relu already" in answer.err
+    assert not (here / "dead-relu.yaml").exists()
 
 
 def test_a_new_rule_of_layers_writes_down_a_few_of_them(nndoctor: Command, stuck: Path, here: Path) -> None:
