@@ -77,6 +77,8 @@ class Doctor(Bare):
         super().__init__(job)
         folder = tempfile.mkdtemp(prefix="nndoctor-peers-")
         self._doctor = nndoctor.wrap(job.model, job.optimizer, job.loss_fn, ui="off", run_dir=Path(folder) / "run", cadence=cadence)
+        if not self._doctor.enabled:
+            raise RuntimeError("the doctor is switched off: this would measure nothing")
 
     def tell(self) -> None:
         str(self._doctor.diagnosis())
@@ -316,7 +318,9 @@ def process(name: str, setting: str | None, core: int | None) -> Worker:
     paths = [str(FOLDERS / chosen.peer)] if chosen is not None and chosen.peer is not None else []
     paths += [str(REPOSITORY), os.environ.get("PYTHONPATH", "")]
     command = [str(Path(__file__).resolve()), "--serve", name, *([] if setting is None else ["--setting", setting])]
-    return Worker(command, core=core, environment={"PYTHONPATH": os.pathsep.join(filter(None, paths)), "NNDOCTOR": "0"})
+    # ours has to be on where it is measured, whatever the shell that starts this says
+    ours = "1" if setting is not None and setting.startswith(OURS) else "0"
+    return Worker(command, core=core, environment={"PYTHONPATH": os.pathsep.join(filter(None, paths)), "NNDOCTOR": ours})
 
 
 def settle(name: str, setting: str, tool: Worker) -> str:
