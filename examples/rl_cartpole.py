@@ -79,7 +79,7 @@ class Memory:
 def main(argv: Sequence[str] | None = None) -> nndoctor.Diagnosis:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sick", choices=SICK, help="make this mistake")
-    parser.add_argument("--steps", type=int, default=4000)
+    parser.add_argument("--steps", type=int, default=5000)
     parser.add_argument("--lr", type=float, default=1e-3)
     parser.add_argument("--discount", type=float, default=0.99)
     parser.add_argument("--seed", type=int, default=0)

@@ -78,7 +78,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     loader = DataLoader(TensorDataset(rows[held_out:], labels[held_out:]), batch_size=32, shuffle=True, drop_last=True)
 
     model = nn.Sequential(
-        nn.Linear(rows.shape[1], 64), nn.ReLU(), nn.Dropout(0.2), nn.Linear(64, 32), nn.ReLU(), nn.Linear(32, int(labels.max()) + 1)
+        nn.Linear(rows.shape[1], 16), nn.ReLU(), nn.Dropout(0.2), nn.Linear(16, 16), nn.ReLU(), nn.Linear(16, int(labels.max()) + 1)
     )  # fmt: skip
     loss_fn = nn.CrossEntropyLoss()
     optimizer = torch.optim.Adam(model.parameters(), lr=options.lr, weight_decay=1e-4)

@@ -314,7 +314,8 @@ def _loss(history: History) -> Curve | None:
         before, after = median(values[:quarter].tolist()), median(values[-quarter:].tolist())
         if before:
             change = (after - before) / abs(before)
-            remark, alarming = f"{change:+.0%}/{steps[-1] - steps[0]} steps", change > 0.2
+            by = _times(after / before) if change >= 10 and before > 0 else f"{change:+.0%}"
+            remark, alarming = f"{by}/{steps[-1] - steps[0]} steps", change > 0.2
     return _curve("loss", "loss", steps, values, remark, alarming, nonfinite=broken)
 
 
@@ -339,8 +340,15 @@ def _gradient(history: History) -> Curve | None:
     usual = median(values.tolist()) if values.size >= 8 else 0.0
     if usual > 0:
         times = float(values[-1]) / usual
-        remark, alarming = f"{times:.2g}x median" if times < 10 else f"{times:.0f}x median", times > 10
+        remark, alarming = f"{_times(times)} median", times > 10
     return _curve("grad", "grad.total_norm", steps, values, remark, alarming, nonfinite=broken)
+
+
+def _times(factor: float) -> str:
+    """``1.4x``, ``31x``, ``4e25x``: at most six characters for what a panel has a few of."""
+    if factor < 10:
+        return f"{factor:.2g}x"
+    return f"{factor:.0f}x" if factor < 10_000 else f"{factor:.0e}x".replace("+0", "").replace("+", "")
 
 
 def _update_ratio(history: History) -> Curve | None:

@@ -125,6 +125,25 @@ def test_a_steady_gradient_is_not_alarming() -> None:
     assert (grad.remark, grad.alarming) == ("1x median", False)
 
 
+@pytest.mark.parametrize(("growth", "remark"), [(1.5, "+50%"), (9.0, "+800%"), (31.0, "31x"), (4e25, "4e25x")])
+def test_a_loss_that_explodes_is_told_in_times_that_fit(growth: float, remark: str) -> None:
+    run = History(TARGETS)
+    for step in range(1, 41):
+        run.append(Frame(step, 0.0, None, {"loss": np.float32([2.0 if step <= 20 else 2.0 * growth])}))
+    loss = panel_state(run, Diagnosis(), name="x").curve("loss")
+    assert loss is not None
+    assert (loss.remark, loss.alarming) == (f"{remark}/39 steps", True)
+
+
+def test_a_gradient_that_explodes_is_told_in_times_that_fit() -> None:
+    run = History(TARGETS)
+    for step in range(1, 41):
+        run.append(Frame(step, 0.0, None, {"grad.total_norm": np.float32([1.0 if step < 40 else 2.6e15])}))
+    grad = panel_state(run, Diagnosis(), name="x").curve("grad")
+    assert grad is not None
+    assert (grad.remark, grad.alarming) == ("3e15x median", True)
+
+
 @pytest.mark.parametrize(("ratio", "alarming"), [(1e-3, False), (2e-4, False), (9e-3, False), (2e-2, True), (1e-6, True)])
 def test_update_ratios_far_from_one_in_a_thousand_are_told(ratio: float, alarming: bool) -> None:
     run = History(TARGETS)
