@@ -45,7 +45,7 @@ def test_the_loop_names_the_planted_cause_and_writes_its_report(folder: Path) ->
     (code,) = blocks("python")
     done = run([sys.executable, "-c", code], folder)
     assert done.returncode == 0, done.stderr
-    assert "learning-rate-too-high" in done.stdout.splitlines()[-1]
+    assert "learning-rate-too-high" in done.stderr.splitlines()[-1], "the panel ends in the verdict"
     assert (folder / "report.html").stat().st_size > 10_000
 
 

@@ -78,7 +78,7 @@ def demo(
     if not doctor.enabled:
         return refused("the doctor is switched off by NNDOCTOR=0 in the environment; unset it to see it work")
     diagnosis = doctor.diagnosis()
-    say(f"{final_loss(doctor)}: {diagnosis.verdict}")
+    say(final_loss(doctor))
     second = None
     if chosen.diagnosis is not None:
         second = second_run(chosen, diagnosis, steps, ui)
@@ -88,7 +88,10 @@ def demo(
         return 0
     print(f"report: {report.resolve()}")
     print(f"record: {doctor.run_dir} (nndoctor report {doctor.run_dir.name})")
-    print(diagnosis.verdict)
+    if doctor.verdict_shown:
+        say("next: open the report, one file that can be sent to anybody, then nndoctor run -- your_script.py")
+    else:
+        print(diagnosis.verdict)
     return 0
 
 
@@ -117,7 +120,7 @@ def second_run(case: Case, diagnosis: Diagnosis, steps: int | None, ui: str) -> 
     say(f"again, with {second.label} ...")
     doctor = trained_under_doctor(with_steps(second.train, steps), steps, ui, f"{case.name}-treated")
     view = view_run(doctor.run_dir)
-    say(f"{final_loss(doctor)}: {doctor.diagnosis().verdict}")
+    say(final_loss(doctor) + ("" if doctor.verdict_shown else f": {doctor.diagnosis().verdict}"))
     return doctor, BeforeAfter(view.history, view.diagnosis, second.label)
 
 

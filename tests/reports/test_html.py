@@ -18,7 +18,7 @@ from nndoctor.history import History
 from nndoctor.reports import html, svg
 from nndoctor.reports.charts import Band, Chart, duration, number, quantity, run_line, spread_line, ticks
 from nndoctor.reports.sections import SECTIONS, own
-from nndoctor.reports.sections.common import factor, remedy, scientific, sentence, telling
+from nndoctor.reports.sections.common import factor, reading, remedy, scientific, sentence, telling
 from nndoctor.reports.sections.layers import findings_by_layer
 from nndoctor.reports.sections.measured import flat, overhead_share
 from nndoctor.reports.sections.timeline import not_finite
@@ -450,6 +450,13 @@ def test_curves_have_a_contrast_of_three_and_both_dark_themes_are_the_same() -> 
 
 
 # -- words --------------------------------------------------------------------------------------------------------
+
+
+def test_a_limit_is_drawn_over_the_curve_that_it_limits_and_no_other() -> None:
+    counted = Evidence("count(loop.stale_gradients > 0.5, 8)", None, 3.0, 3.0, ">=", "", (5, 6), (0.0, 1.0))
+    limited = Evidence("grad.norm", None, 12.0, 10.0, ">", "1", (5, 6), (0.9, 12.0))
+    assert 'class="limit"' not in reading(counted, 6).curve
+    assert 'class="limit"' in reading(limited, 6).curve
 
 
 def test_evidence_that_is_back_within_its_limit_tells_when_it_was_beyond() -> None:

@@ -78,6 +78,7 @@ def test_a_case_is_trained_twice_and_ends_in_one_report_and_the_verdict(
     printed = capsys.readouterr()
     assert printed.out.splitlines()[0] == f"report: {out}"
     assert "missing-zero-grad" in printed.out.splitlines()[-1]
+    assert (printed.out + printed.err).count("1 root cause: missing-zero-grad") == 1
     assert "the doctor's own fix: call optimizer.zero_grad() before loss.backward()" in printed.err
     assert "call optimizer.zero_grad() before loss.backward()" in out.read_text(encoding="utf-8")
     assert len(list((tmp_path / ".nndoctor" / "runs").iterdir())) == 2

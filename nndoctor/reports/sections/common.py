@@ -153,12 +153,24 @@ def reading(evidence: Evidence, first_step: int) -> Reading:
     label = f"{evidence.signal} around step {first_step}"
     steps = evidence.steps if len(evidence.steps) == len(evidence.values) else None
     mark = first_step if steps else None
-    curve = sparkline(evidence.values, steps, threshold=evidence.threshold, mark=mark, label=label) if evidence.values else Markup()
+    curve = sparkline(evidence.values, steps, threshold=limit_of_curve(evidence), mark=mark, label=label) if evidence.values else Markup()
     value, when = telling(evidence)
     return Reading(evidence.signal, known, evidence.target or "", value, when, limit, factor(evidence), curve)
 
 
 _BEYOND = {">": operator.gt, ">=": operator.ge, "<": operator.lt, "<=": operator.le}
+
+
+def limit_of_curve(evidence: Evidence) -> float | None:
+    """The limit, where the curve is of what it limits.
+
+    The curve of ``count(loss > 1, 8)`` is that of the loss: where the value is beyond the limit and no point of the curve
+    is, they are not of one kind, and the limit is not drawn over it.
+    """
+    limit, beyond = evidence.threshold, _BEYOND.get(evidence.comparison)
+    if limit is None or beyond is None or not beyond(evidence.value, limit):
+        return limit
+    return limit if any(beyond(value, limit) for value in evidence.values) else None
 
 
 def telling(evidence: Evidence) -> tuple[str, str]:
