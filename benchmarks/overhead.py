@@ -33,7 +33,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from workloads import Job, deep, gpt, gpt12, lenet, lstm, many_tensors, resnet18
+from workloads import Job, deep, gpt, gpt12, gpt12_narrow, lenet, lstm, many_tensors, resnet18
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 DOCUMENT = REPOSITORY / "docs" / "performance.md"
@@ -70,7 +70,8 @@ WORKLOADS = {
     "lenet": Workload("LeNet, batch 64, Adam", lenet, 128, settled=1500),
     "resnet18": Workload("ResNet-18, 32x32, batch 32, Adam", resnet18, 32, rounds=6),
     "gpt": Workload("GPT, 4 layers, width 256, 8 x 128 tokens, AdamW", gpt, 32, rounds=4),
-    "gpt12": Workload("GPT, 12 layers, width 128, 4 x 64 tokens, AdamW", gpt12, 32, rounds=4),
+    "gpt12": Workload("GPT, 12 layers, width 512, 2 x 128 tokens, AdamW", gpt12, 32, rounds=2),
+    "gpt12-narrow": Workload("GPT, 12 layers, width 128, 4 x 64 tokens, AdamW", gpt12_narrow, 32, rounds=4),
     "lstm": Workload("LSTM, 16 x 32 tokens, Adam", lstm, 128, settled=1500),
     "mlp1000": Workload("MLP, 1000 layers of width 32, Adam", deep, 32),
     "tensors": Workload("10 000 tensors of 16 elements, Adam", many_tensors, 32),
@@ -98,9 +99,8 @@ def work(name: str, with_doctor: bool, trace: bool, variant: str) -> None:
         tracemalloc.start()
         rules = _rules_bytes()
     # every second step is measured where memory is: what is held of the first looks only is gone after 64 of them
-    doctor = _attach(job, cadence=2 if trace else 1 if variant == "every-step" else None) if with_doctor else None
-    if doctor is not None and variant == "layer-times":
-        _time_every_step(doctor)
+    cadence = 2 if trace else 1 if variant == "every-step" else None
+    doctor = _attach(job, cadence=cadence, time_every_step=variant == "layer-times") if with_doctor else None
     for line in sys.stdin:
         spent = _spent(doctor)
         wall, cpu = time.perf_counter(), time.process_time()
@@ -118,17 +118,11 @@ def work(name: str, with_doctor: bool, trace: bool, variant: str) -> None:
         doctor.close()
 
 
-def _attach(job: Job, cadence: int | None = None) -> Any:
+def _attach(job: Job, **options: Any) -> Any:
     import nndoctor
 
     folder = tempfile.mkdtemp(prefix="nndoctor-overhead-")
-    return nndoctor.wrap(job.model, job.optimizer, job.loss_fn, ui="off", run_dir=Path(folder) / "run", cadence=cadence)
-
-
-def _time_every_step(doctor: Any) -> None:
-    """Have the layer times measured on every step, whatever else the budget plans."""
-    planned = doctor._budget.tiers_at
-    doctor._budget.tiers_at = lambda step: planned(step) | {"times"}
+    return nndoctor.wrap(job.model, job.optimizer, job.loss_fn, ui="off", run_dir=Path(folder) / "run", **options)
 
 
 def _record_bytes(doctor: Any) -> int:

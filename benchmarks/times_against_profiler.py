@@ -32,10 +32,12 @@ from torch import nn
 from torch.profiler import ProfilerActivity, profile, record_function
 from workloads import Job, deep, gpt, gpt12, lenet, lstm, many_tensors, resnet18
 
+from nndoctor import tiles
 from nndoctor.discovery import ModelIndex
 from nndoctor.interpose import PROCESS
 from nndoctor.probes import layer_times
-from nndoctor.probes.layer_times import NANOSECONDS, LayerTimesProbe, Tiles
+from nndoctor.probes.layer_times import LayerTimesProbe
+from nndoctor.tiles import NANOSECONDS, Tiles
 
 DOCUMENT = Path(__file__).resolve().parent.parent / "docs" / "layer-times.md"
 OVERVIEW = DOCUMENT.with_name("performance.md")
@@ -164,12 +166,12 @@ def attached(job: Job) -> tuple[LayerTimesProbe, ModelIndex]:
 @contextmanager
 def processor_clock() -> Iterator[None]:
     """Stamps are read from the CPU clock of the training thread: with one thread, wall time on a machine that nobody else uses."""
-    wall = layer_times.perf_counter_ns
-    layer_times.perf_counter_ns = time.thread_time_ns
+    wall = tiles.perf_counter_ns
+    layer_times.perf_counter_ns = tiles.perf_counter_ns = time.thread_time_ns
     try:
         yield
     finally:
-        layer_times.perf_counter_ns = wall
+        layer_times.perf_counter_ns = tiles.perf_counter_ns = wall
 
 
 def cover(job: Job, warm: int = WARM_STEPS, count: int = 5) -> Covered:

@@ -45,7 +45,7 @@ class AutoAttach:
     """Wraps whatever the running script trains; ``doctor`` is there from the first backward on.
 
     Args:
-        rules, ui, budget, cadence, eager_every, run_dir, name, context: as for :func:`nndoctor.wrap`.
+        rules, ui, budget, cadence, eager_every, time_every_step, run_dir, name, context: as for :func:`nndoctor.wrap`.
         said: told of what could not be attached, in one sentence.
         examined: called with the checkup that is made at the first backward, before the doctor attaches; None: no checkup.
         seconds: time that the checkup may take.
@@ -60,6 +60,7 @@ class AutoAttach:
         budget: float = 0.01,
         cadence: int | None = None,
         eager_every: int | None = None,
+        time_every_step: bool = False,
         run_dir: Path | None = None,
         name: str | None = None,
         context: Mapping[str, bool] | None = None,
@@ -70,8 +71,8 @@ class AutoAttach:
     ) -> None:
         self.doctor: Doctor | None = None
         self._options: dict[str, Any] = {
-            "rules": rules, "ui": ui, "budget": budget, "cadence": cadence, "eager_every": eager_every, "run_dir": run_dir,
-            "name": name, "context": context, "subscribers": subscribers,
+            "rules": rules, "ui": ui, "budget": budget, "cadence": cadence, "eager_every": eager_every,
+            "time_every_step": time_every_step, "run_dir": run_dir, "name": name, "context": context, "subscribers": subscribers,
         }  # fmt: skip
         self._said = said
         self._examined = examined

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from nndoctor.probes.base import Measured
 from nndoctor.signals import Frame, Targets, Values
+from nndoctor.tiles import Stamps
 
 RAW_LOSSES = "loss.raw"
 """Name under which the micro-step losses of one step travel until ``unpack`` reduces them."""
@@ -37,6 +38,8 @@ class Payload:
     targets: Targets
     numbers: dict[str, list[float]] = field(default_factory=dict)
     copies: list[tuple[torch.Tensor, list[tuple[str, int]], torch.cuda.Event | None]] = field(default_factory=list)
+    stamps: Stamps | None = None
+    """Where the step's time went, for the record alone."""
 
 
 @dataclass
@@ -47,6 +50,7 @@ class Stretch:
         names: of the signals, one per column of `rows`.
         steps, times, epochs: of each step.
         rows: (steps, signals).
+        stamps: where the time of each step went, for the record alone; empty where that is not wanted of every step.
     """
 
     names: tuple[str, ...]
@@ -54,6 +58,7 @@ class Stretch:
     times: list[float] = field(default_factory=list)
     epochs: list[float | None] = field(default_factory=list)
     rows: list[tuple[float, ...]] = field(default_factory=list)
+    stamps: list[Stamps] = field(default_factory=list)
 
     @property
     def time(self) -> float:
@@ -63,11 +68,13 @@ class Stretch:
     def __len__(self) -> int:
         return len(self.steps)
 
-    def add(self, step: int, time: float, epoch: float | None, row: tuple[float, ...]) -> None:
+    def add(self, step: int, time: float, epoch: float | None, row: tuple[float, ...], stamps: Stamps | None = None) -> None:
         self.steps.append(step)
         self.times.append(time)
         self.epochs.append(epoch)
         self.rows.append(row)
+        if stamps is not None:
+            self.stamps.append(stamps)
 
     def frames(self) -> Iterator[Frame]:
         """One frame per step; to make them from one table costs a fifth of making each by itself."""

@@ -12,7 +12,7 @@ from __future__ import annotations
 import functools
 import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence, Sized
 from contextlib import contextmanager, suppress
 from time import perf_counter
 from typing import Any, Protocol
@@ -433,10 +433,16 @@ def keep_address(tensor: torch.Tensor) -> None:
         mark(tensor, guard=False)
 
 
+def hooks_with(handle: Any) -> Sized | None:
+    """All hooks that stand where the hook of `handle` is registered, as they come and go; None where this torch does not tell."""
+    reference = getattr(handle, "hooks_dict_ref", None)
+    hooks: Sized | None = reference() if callable(reference) else None
+    return hooks
+
+
 def hooks_beside(handle: Any) -> int:
     """How many other hooks stand where the hook of `handle` is registered; 1 where this torch does not tell."""
-    reference = getattr(handle, "hooks_dict_ref", None)
-    hooks = reference() if callable(reference) else None
+    hooks = hooks_with(handle)
     return 1 if hooks is None else len(hooks) - 1
 
 

@@ -38,6 +38,7 @@ class ProbeBoard:
         self.awake: dict[str, list[Listener]] = {}
         self.contract_probes: list[Probe] = []
         self._active: list[Probe] = []
+        self._kept_awake: tuple[Probe, ...] = ()
         self._layers_rest = False
         self._sleepers: tuple[object, ...] = ()
         self.listen()
@@ -60,13 +61,21 @@ class ProbeBoard:
         self._active = [p for p in self.probes if not (self._layers_rest and getattr(p, "hooks_layers", False))]
         for event in EVENTS:
             hears = [(probe, method) for probe in self._active if (method := getattr(probe, event, None)) is not None]
-            awake = [(probe, method) for probe, method in hears if probe.tier == CONTRACT and not sleeps(probe, event)]
+            awake = [(probe, method) for probe, method in hears if self._stays_awake(probe, event)]
             if hears:
                 self._listeners[event] = hears
             if awake:
                 self.awake[event] = awake
         self.contract_probes = [probe for probe in self._active if probe.tier == CONTRACT]
         self._sleepers = self._who_sleeps()
+
+    def keep_awake(self, *probes: Probe) -> None:
+        """Tell these of every event of every step, whether their tier is sampled or not."""
+        self._kept_awake = probes
+        self.listen()
+
+    def _stays_awake(self, probe: Probe, event: str) -> bool:
+        return probe in self._kept_awake or (probe.tier == CONTRACT and not sleeps(probe, event))
 
     def _who_sleeps(self) -> tuple[object, ...]:
         return tuple(getattr(probe, "sleeps", False) for probe in self.contract_probes)
@@ -76,7 +85,7 @@ class ProbeBoard:
     def begin(self, following: int, before: frozenset[str]) -> None:
         """Let the probes prepare for step number `following`; `before` was sampled on the step that ended."""
         for probe in tuple(self._active):
-            wanted = bool(self.sampled) if probe.tier == CONTRACT else probe.tier in self.sampled
+            wanted = bool(self.sampled) if probe.tier == CONTRACT else probe.tier in self.sampled or probe in self._kept_awake
             if wanted or probe.tier == CONTRACT or probe.tier in before:
                 self.measure(probe, partial(probe.begin_step, following, wanted))
 

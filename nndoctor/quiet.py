@@ -13,6 +13,8 @@ from typing import Any, NamedTuple, TypeAlias
 
 import torch
 
+from nndoctor.tiles import Stamps
+
 ONE_LOSS = ("step.time", "loss", "loss.nonfinite")
 
 Losses: TypeAlias = "list[torch.Tensor | float]"
@@ -30,6 +32,7 @@ class Note(NamedTuple):
         position: of the loader, passes and batches served.
         loaded: training batches that had arrived by its end.
         own: seconds of the doctor's own work.
+        stamps: where its time went, where that is wanted of every step.
     """
 
     ended: float
@@ -41,6 +44,10 @@ class Note(NamedTuple):
     position: tuple[int, int]
     loaded: int
     own: float
+    stamps: Stamps | None = None
+
+
+OWN = Note._fields.index("own")
 
 
 class Notes:
@@ -75,7 +82,7 @@ class Notes:
 
     def typical_own(self) -> float:
         """Seconds of the doctor's own work in the median step: a step in which another process had the core does not count."""
-        own = sorted(note[-1] for note in self._notes)
+        own = sorted(note[OWN] for note in self._notes)
         return own[len(own) // 2] if own else 0.0
 
     def take(self) -> Iterator[tuple[Note, float, float]]:

@@ -21,12 +21,14 @@ from nndoctor.reports.panel import PanelState, panel_state
 from nndoctor.reports.panel_data import OWN_SHOWN, PANEL_SIGNALS
 from nndoctor.rules import Judge
 from nndoctor.signals import Frame, Signal, Targets
+from nndoctor.tiles import Stamps, signals_of_many
 
 QUEUE_LENGTH = 1024
 SHOW_INTERVAL = 0.5
 """Seconds between two redraws of the panel; it looks no more often than twice a second."""
 
-NOTE_INTERVAL = 2.0
+NOTE_INTERVAL = 5.0
+"""Seconds between two notes for those who watch: each costs a millisecond or two."""
 
 
 class Display(Protocol):
@@ -199,12 +201,26 @@ class Worker:
                 self._targets = step.targets
                 self.judge.grow(step.targets)
                 news.append(step.targets)
+            stamps: Sequence[Stamps] = () if step.stamps is None else (step.stamps,)
             step = unpack(step)
+        else:
+            stamps = step.stamps if isinstance(step, Stretch) else ()
         changed = False
+        first = len(news)
         for frame in step.frames() if isinstance(step, Stretch) else (step,):
             changed |= self.judge.feed(frame)
             news.append(frame)
+        if stamps:
+            self._add_times(news, first, stamps)
         return changed
+
+    def _add_times(self, news: list[Frame | Targets], first: int, stamps: Sequence[Stamps]) -> None:
+        """Let the record have where the time of these steps went: the rules judge the sampled steps, as they always do."""
+        times = signals_of_many(stamps, len(self._targets.layers), len(self._targets.groups))
+        for number, more in enumerate(times, start=first):
+            frame = news[number]
+            assert isinstance(frame, Frame)
+            news[number] = Frame(frame.step, frame.time, frame.epoch, {**frame.values, **more})
 
     def _note(self) -> None:
         """Record what ``watch`` cannot read off the frames, every few seconds."""

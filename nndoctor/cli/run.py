@@ -32,6 +32,7 @@ class RunOptions:
     budget: float = 0.01
     cadence: int | None = None
     eager_every: int | None = None
+    time_every_step: bool = False
     run_dir: Path | None = None
     name: str | None = None
     report: Path | None = None
@@ -85,6 +86,7 @@ def run_script(argv: Sequence[str], options: RunOptions) -> int:
         budget=options.budget,
         cadence=options.cadence,
         eager_every=options.eager_every,
+        time_every_step=options.time_every_step,
         run_dir=options.run_dir,
         name=options.name or _name(arguments),
         context=options.context,

@@ -35,6 +35,9 @@ def run(
         int | None,
         typer.Option(min=2, help="Run every so many-th step of a compiled model uncompiled, which measures its layers."),
     ] = None,
+    time_every_step: Annotated[
+        bool, typer.Option("--time-every-step", help="Record the layer times of every step, for nndoctor times.")
+    ] = False,
     run_dir: Annotated[Path | None, typer.Option(help="Folder of the run record.")] = None,
     name: Annotated[str | None, typer.Option(help="Name of the run.  [default: the script's]")] = None,
     report: Annotated[Path | None, typer.Option(help="Write a report there at the end.")] = None,
@@ -83,6 +86,7 @@ def run(
         budget=settings["budget"].value if budget is None else budget,
         cadence=settings["cadence"].value if cadence is None else cadence,
         eager_every=eager_every,
+        time_every_step=time_every_step,
         run_dir=run_dir if run_dir is not None else _configured_folder(script, name, settings),
         name=name,
         report=report,

@@ -7,8 +7,7 @@ which change neither the graph nor its results.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sized
 from threading import get_ident
 from time import perf_counter_ns
 from typing import Any
@@ -17,7 +16,7 @@ import torch
 from torch import nn
 
 from nndoctor.discovery import ModelIndex
-from nndoctor.interpose import hooks_beside, watch_groups
+from nndoctor.interpose import hooks_beside, hooks_with, watch_groups
 from nndoctor.probes.base import Hook, Measured
 from nndoctor.probes.forward import (
     HookSet,
@@ -30,127 +29,45 @@ from nndoctor.probes.forward import (
     places,
 )
 from nndoctor.probes.machine import machine
-
-NAN = float("nan")
-NANOSECONDS = 1e9
-
-# Labels: 3 n, 3 n + 1 and 3 n + 2 are forward, backward and repeated forward of layer n; -100 - g is the step of
-# parameter group g; what lies between is the named rest.
-FORWARD, BACKWARD, RECOMPUTED = range(3)
-(REST, DATA_WAIT, PREPARE, TO_DEVICE, ZERO_GRAD, FORWARD_OTHER, LOSS, BACKWARD_OTHER, RECOMPUTED_OTHER, CLIPPING, SCALER,
- OPTIMIZER, SCHEDULER, EVALUATION, CHECKPOINT, DOCTOR) = range(-1, -17, -1)  # fmt: skip
-FIRST_GROUP = -100
-
-NAMED: Mapping[int, tuple[str, str]] = {
-    DATA_WAIT: ("tile.data_wait", "data wait"),
-    PREPARE: ("tile.prepare", "batch preparation"),
-    TO_DEVICE: ("tile.to_device", "host to device"),
-    ZERO_GRAD: ("tile.zero_grad", "zero_grad"),
-    FORWARD_OTHER: ("tile.forward_other", "forward outside layers"),
-    LOSS: ("tile.loss", "loss"),
-    BACKWARD_OTHER: ("tile.backward_other", "backward outside layers"),
-    RECOMPUTED_OTHER: ("tile.recomputed_other", "recomputed outside layers"),
-    CLIPPING: ("tile.clipping", "gradient clipping"),
-    SCALER: ("tile.scaler", "gradient scaler"),
-    OPTIMIZER: ("tile.optimizer", "optimizer"),
-    SCHEDULER: ("tile.scheduler", "scheduler"),
-    EVALUATION: ("tile.evaluation", "evaluation"),
-    CHECKPOINT: ("tile.checkpoint", "checkpoint"),
-    DOCTOR: ("tile.doctor", "the doctor itself"),
-    REST: ("tile.rest", "rest"),
-}
-"""Signal and name of everything that is neither a layer nor a parameter group."""
+from nndoctor.tiles import (
+    BACKWARD,
+    BACKWARD_OTHER,
+    CHECKPOINT,
+    CLIPPING,
+    DATA_WAIT,
+    DOCTOR,
+    EVALUATION,
+    FIRST_GROUP,
+    FORWARD,
+    FORWARD_OTHER,
+    LAYER_SIGNALS,
+    LOSS,
+    NAMED,
+    NANOSECONDS,
+    OPTIMIZER,
+    PREPARE,
+    RECOMPUTED,
+    RECOMPUTED_OTHER,
+    REST,
+    SCALER,
+    SCHEDULER,
+    TO_DEVICE,
+    ZERO_GRAD,
+    Stamps,
+    Tiles,
+    signals_of,
+)
 
 PARTS = {"zero_grad": ZERO_GRAD, "clipping": CLIPPING, "scaler": SCALER, "scheduler": SCHEDULER, "checkpoint": CHECKPOINT}
 BETWEEN_STEPS = frozenset({REST, DATA_WAIT, PREPARE, EVALUATION})
 """An evaluation that begins in one of these lasts until training goes on; elsewhere it is an aside of the step."""
 
-LAYER_SIGNALS = ("time.forward", "time.backward", "time.recomputed")
+STAMP_SECONDS = 4.5e-6
+"""What a stamp costs, the hook that makes it included: the difference of LeNet's steps of 9 ms with hooks and without them, 0.28 ms,
+over its 62 stamps, caches as cold as a step leaves them (benchmarks/probe_cost.py --probe times --every-step)."""
+
 TAGGED = "nndoctor"
 TENSORS_FOLLOWED = 16  # of one module's inputs or outputs
-
-
-@dataclass(frozen=True, slots=True)
-class Tiles:
-    """One step cut into tiles, in whole nanoseconds: their sum is the span, exactly.
-
-    Args:
-        span: from the beginning of the step to its collection.
-        forward: own time of layers by number, without that of modules inside.
-        backward: likewise for the backward pass.
-        recomputed: likewise for forward passes that a checkpoint repeats during backward.
-        groups: time inside ``optimizer.step()`` by number of the parameter group.
-        rest: what belongs to no layer and no group, by name.
-    """
-
-    span: int
-    forward: Mapping[int, int]
-    backward: Mapping[int, int]
-    rest: Mapping[str, int]
-    recomputed: Mapping[int, int] = field(default_factory=dict)
-    groups: Mapping[int, int] = field(default_factory=dict)
-
-
-@dataclass(slots=True)
-class Stamps:
-    """The stamps of one step, in the order in which they were made."""
-
-    times: list[int] = field(default_factory=list)
-    labels: list[int] = field(default_factory=list)
-    running: list[tuple[Place, int]] = field(default_factory=list)
-    """Modules that run now, each with the label it interrupted."""
-    parts: list[int] = field(default_factory=list)
-    """What the parts that run now interrupted."""
-    roots: list[bool] = field(default_factory=list)
-    open: bool = True
-
-    def stamp(self, label: int) -> None:
-        """What runs from now on belongs to `label`."""
-        if self.open:
-            self.times.append(perf_counter_ns())
-            self.labels.append(label)
-
-    def stamp_since(self, label: int, nanoseconds: int) -> None:
-        """What ran for the last so many nanoseconds belonged to `label`, as far as nothing was stamped meanwhile."""
-        if self.open:
-            self.times.append(max(perf_counter_ns() - nanoseconds, self.times[-1]))
-            self.labels.append(label)
-
-    @property
-    def label(self) -> int:
-        """What runs now."""
-        return self.labels[-1] if self.labels else REST
-
-    def rename(self, old: int, new: int) -> None:
-        """What was labelled `old` so far is `new`."""
-        self.labels = [new if label == old else label for label in self.labels]
-
-    def end(self) -> None:
-        """The step is over; later stamps, of a graph that is kept and run again, do nothing."""
-        self.stamp(REST)
-        self.open = False
-
-    def tiles(self) -> Tiles:
-        return tiles_of(self.times, self.labels)
-
-
-def tiles_of(times: list[int], labels: list[int]) -> Tiles:
-    """Add up the intervals between stamps by label; the last stamp only ends the last interval."""
-    totals: dict[int, int] = {}
-    for label, begin, end in zip(labels, times, times[1:], strict=False):
-        totals[label] = totals.get(label, 0) + end - begin
-    layers: tuple[dict[int, int], ...] = ({}, {}, {})
-    for label, total in totals.items():
-        if label >= 0:
-            layers[label % 3][label // 3] = total
-    return Tiles(
-        span=times[-1] - times[0] if times else 0,
-        forward=layers[FORWARD],
-        backward=layers[BACKWARD],
-        recomputed=layers[RECOMPUTED],
-        groups={FIRST_GROUP - label: total for label, total in totals.items() if label <= FIRST_GROUP},
-        rest={name: totals[label] for label, (_, name) in NAMED.items() if label in totals},
-    )
 
 
 class Opening:
@@ -222,7 +139,7 @@ class LayerTimesProbe:
         self._keys: dict[int, str] = {}
         self._stepped: set[int] = set()
         self._machine: dict[str, Any] = {}
-        self._step = self._ended = 0
+        self._step = self._ended = self._made = 0
         self._unwatch: Callable[[], None] = _nothing
         self._before_optimizer = REST
         self._after_module = REST
@@ -232,7 +149,8 @@ class LayerTimesProbe:
         self._layers_left = False
         self._forward_seen = False
         self._ends: list[Any] = []
-        self._neighbours: list[tuple[Any, int]] = []
+        self._neighbours: list[Sized] = []
+        self._were_there: list[int] = []
 
     def register(self, key: str, optimizer: torch.optim.Optimizer) -> None:
         """Know `optimizer` by its name in the run; its groups are called ``key[0]`` and so on."""
@@ -274,6 +192,20 @@ class LayerTimesProbe:
             self.stamps.stamp(DOCTOR)
         self._step, self._ended, self._forward_seen = step, 0, False
 
+    def take(self) -> Stamps | None:
+        """End the step and give its stamps away uncounted; None where there are none, or a hook failed."""
+        stamps = self.stamps
+        if not stamps.times or self._hooks.failure is not None or self._fused_hooks.failure is not None:
+            return None
+        self.end()
+        self._end_step()
+        return stamps
+
+    @property
+    def hook_seconds(self) -> float:
+        """What the hooks that made the stamps of the step collected last took of it, which no clock of ours sees."""
+        return self._made * STAMP_SECONDS
+
     def end(self) -> None:
         """The step is over: what is collected, reported and prepared from now on belongs to the next."""
         if self.stamps.open:
@@ -301,16 +233,18 @@ class LayerTimesProbe:
                 self._install_on(place, self._hooks)
             if place.root:
                 self._hooks.after(place, self._root_ended, always=True)
-        self._neighbours = [(handle, hooks_beside(handle)) for handle in self._ends]
+        self._neighbours = [hooks for handle in self._ends if (hooks := hooks_with(handle)) is not None]
+        self._were_there = list(map(len, self._neighbours))
 
     def _still_fit(self) -> bool:
         """Whether the hooks of the sampled step before can serve this one: no other hook has come or gone meanwhile."""
-        return bool(self._hooks) and self._hooks.serves_this_thread and all(hooks_beside(h) == n for h, n in self._neighbours)
+        return bool(self._hooks) and self._hooks.serves_this_thread and list(map(len, self._neighbours)) == self._were_there
 
     def _take_off(self) -> None:
         self._hooks.remove()
         self._fused_hooks.remove()
         self._ends.clear()
+        self._neighbours.clear()
 
     # events of the loop
 
@@ -413,21 +347,11 @@ class LayerTimesProbe:
             if self._index is None or not self.stamps.times:
                 return {}
             self.end()
+            self._made = len(self.stamps.times)
             self.tiles = tiles = self.stamps.tiles()
-            return self._signals(tiles, self._index)
+            return signals_of(tiles, len(self._index.layers), len(self._index.groups))
         finally:
             self._end_step()
-
-    @staticmethod
-    def _signals(tiles: Tiles, index: ModelIndex) -> dict[str, Measured]:
-        found: dict[str, Measured] = {"tile.span": tiles.span / NANOSECONDS}
-        for signal, name in NAMED.values():
-            found[signal] = tiles.rest.get(name, 0) / NANOSECONDS
-        layers = zip(LAYER_SIGNALS, (tiles.forward, tiles.backward, tiles.recomputed), strict=True)
-        found.update((signal, seconds(times, len(index.layers))) for signal, times in layers if times)
-        if tiles.groups:
-            found["time.optimizer"] = seconds(tiles.groups, len(index.groups))
-        return found
 
     def facts(self) -> dict[str, Any]:
         """On which machine these times were taken."""
@@ -624,11 +548,6 @@ def tensors_in(value: object) -> Iterator[torch.Tensor]:
             queue.extend(item[:TENSORS_FOLLOWED])
         elif hasattr(item, "__dataclass_fields__"):
             queue.extend(getattr(item, name, None) for name in item.__dataclass_fields__)
-
-
-def seconds(times: Mapping[int, int], size: int) -> list[float]:
-    """Nanoseconds by layer as seconds over all layers, NaN where there are none."""
-    return [times[number] / NANOSECONDS if number in times else NAN for number in range(size)]
 
 
 def _nothing() -> None:

@@ -15,9 +15,11 @@ import torch.nn.functional as F
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
+from nndoctor import tiles
 from nndoctor.discovery import ModelIndex
 from nndoctor.probes import layer_times
-from nndoctor.probes.layer_times import (
+from nndoctor.probes.layer_times import LayerTimesProbe, tensors_in
+from nndoctor.tiles import (
     BACKWARD,
     FIRST_GROUP,
     FORWARD,
@@ -25,9 +27,7 @@ from nndoctor.probes.layer_times import (
     NAMED,
     RECOMPUTED,
     REST,
-    LayerTimesProbe,
     Tiles,
-    tensors_in,
     tiles_of,
 )
 
@@ -45,7 +45,8 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
-    monkeypatch.setattr(layer_times, "perf_counter_ns", clock)
+    for module in (layer_times, tiles):
+        monkeypatch.setattr(module, "perf_counter_ns", clock)
     return clock
 
 

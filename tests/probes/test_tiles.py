@@ -18,10 +18,11 @@ from torch.nn.utils import clip_grad
 from torch.utils.data import DataLoader, Dataset
 
 import nndoctor
+from nndoctor import tiles
 from nndoctor.probes import layer_times
-from nndoctor.probes.layer_times import LAYER_SIGNALS, NAMED
 from nndoctor.record import RecordReader
 from nndoctor.signals import Frame
+from nndoctor.tiles import LAYER_SIGNALS, NAMED
 
 SECOND = 1_000_000_000
 SIGNALS = (*LAYER_SIGNALS, "time.optimizer", *(signal for signal, _ in NAMED.values()))
@@ -43,7 +44,8 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
-    monkeypatch.setattr(layer_times, "perf_counter_ns", clock)
+    for module in (layer_times, tiles):
+        monkeypatch.setattr(module, "perf_counter_ns", clock)
     return clock
 
 
