@@ -138,6 +138,11 @@ class Worker:
             self.writer.facts({**self.facts, **self._state_of_judging()})
             self.writer.findings(diagnosis.findings)
             self.writer.close(status)
+        if self._shown:  # the picture that stays is that of the last step, not of up to a redraw before it
+            try:
+                self.display.show(self._state(diagnosis))
+            except Exception as error:
+                self._failed("showing", error)
         self.display.close(diagnosis)
         return diagnosis
 
@@ -245,17 +250,18 @@ class Worker:
         if not self.display.due() or (now - self._shown < SHOW_INTERVAL and not changed):
             return
         self._shown = now
-        diagnosis = self.judge.diagnosis(self.facts, self.probe_failures)
-        self.display.show(
-            panel_state(
-                self.judge.history,
-                diagnosis,
-                name=self.name,
-                planned_steps=self.pace.planned_steps,
-                steps_per_second=self.pace.steps_per_second,
-                overhead=self.pace.overhead,
-                pending=self.judge.pending(),
-                status="running",
-                published=self._published,
-            )
+        self.display.show(self._state(self.judge.diagnosis(self.facts, self.probe_failures)))
+
+    def _state(self, diagnosis: Diagnosis) -> PanelState:
+        """What the panel shows, as of now."""
+        return panel_state(
+            self.judge.history,
+            diagnosis,
+            name=self.name,
+            planned_steps=self.pace.planned_steps,
+            steps_per_second=self.pace.steps_per_second,
+            overhead=self.pace.overhead,
+            pending=self.judge.pending(),
+            status="running",
+            published=self._published,
         )

@@ -277,6 +277,9 @@ def _syntax_help(text: str) -> str:
         return "the brackets do not match"
     if re.search(r"!(?!=)", text):
         return "write 'not'"
+    left_open = re.search(r"(<=?|>=?|[=!]=|[-+*/,]|\b(?:and|or|not))\s*$", text)
+    if left_open:
+        return f"something is missing after '{left_open[1]}'"
     return ""
 
 

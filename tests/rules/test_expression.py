@@ -436,6 +436,8 @@ def test_a_type_error_is_told_with_its_place(text: str, message: str, offset: in
 
 
 HELPS = [
+    ("loss >", "cannot read the expression", "something is missing after '>'"),
+    ("loss > 1 and ", "cannot read the expression", "something is missing after 'and'"),
     ("medain(loss, 50) > 1", "unknown function 'medain'", "did you mean 'median'?"),
     ("act.dead_frac > 1", "unknown signal 'act.dead_frac'", "did you mean 'act.dead_fraction'?"),
     ("losss > 1", "unknown signal or parameter 'losss'", "did you mean 'loss'?"),
