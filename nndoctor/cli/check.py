@@ -102,7 +102,7 @@ def _versions() -> Iterator[Check]:
     try:
         yield Check("torchvision", "ok", version("torchvision"))
     except PackageNotFoundError:
-        yield Check("torchvision", "warning", "not installed: only needed for data sets that do not ship with nndoctor")
+        yield Check("torchvision", "ok", "not installed: only needed for data sets that do not ship with nndoctor")
 
 
 def _configuration() -> Iterator[Check]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 from types import ModuleType
 
 import pytest
@@ -84,3 +85,10 @@ def test_an_error_that_has_nothing_to_do_with_operators_is_passed_on(monkeypatch
     monkeypatch.setattr(torchvision_compat.importlib, "import_module", broken)
     with pytest.raises(RuntimeError, match="disk on fire"):
         import_torchvision()
+
+
+def test_it_is_not_installed_along_since_it_pins_the_torch_beside_it() -> None:
+    project = (Path(__file__).resolve().parents[2] / "pyproject.toml").read_text(encoding="utf-8")
+    needed = project.partition("\ndependencies = [")[2].partition("\n]")[0]
+    assert '"torch>=' in needed
+    assert "torchvision" not in needed
