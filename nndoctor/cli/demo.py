@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from nndoctor.cli.browser import has_desktop, shown
 from nndoctor.cli.output import say_json
 from nndoctor.findings import Diagnosis, describe_fix
 
@@ -43,6 +44,7 @@ def demo(
     out: Path | None = None,
     list_cases: bool = False,
     json: bool = False,
+    show: bool | None = None,
 ) -> int:
     """Run the demo and return its exit code.
 
@@ -53,6 +55,7 @@ def demo(
         out: where the report goes; default ``nndoctor-demo.html``.
         list_cases: print the cases and do nothing else.
         json: print the answer as JSON.
+        show: open the report in the browser; None where there is a desktop to show it on.
     """
     if steps is not None and steps < 1:
         return refused(f"--steps: expected at least 1, got {steps}")
@@ -86,6 +89,8 @@ def demo(
     if json:
         say_json(as_dict(chosen, doctor, report, second))
         return 0
+    if has_desktop() if show is None else show:
+        say("opening the report" if shown(report) else f"no browser could be started; open {report}")
     print(f"report: {report.resolve()}")
     print(f"record: {doctor.run_dir} (nndoctor report {doctor.run_dir.name})")
     if doctor.verdict_shown:

@@ -7,8 +7,9 @@ from typing import Annotated, Literal
 
 import typer
 
+from nndoctor.cli.browser import shown
 from nndoctor.cli.diagnose import RulesOption, RunArgument, judged
-from nndoctor.cli.output import say, say_json, say_raw
+from nndoctor.cli.output import say, say_json, say_raw, tell
 from nndoctor.cli.settings import run_root
 
 FILES = {
@@ -31,6 +32,7 @@ def report(
         typer.Option(help="Format.  [default: by the suffix of --out, else html]"),
     ] = None,
     rules: RulesOption = None,
+    show: Annotated[bool, typer.Option("--open", help="Open it in the browser.")] = False,
     json: Annotated[bool, typer.Option("--json", help="Say as JSON where it was written, and the verdict.")] = False,
 ) -> None:
     """Write the report of a run: one file, offline.
@@ -45,6 +47,8 @@ def report(
         return
     path = out if out is not None else folder / FILES[format or "html"]
     written = write_report(view, path, format)
+    if show and not shown(written):
+        tell(f"no browser could be started; open {written}")
     if json:
         say_json({"report": str(written), "verdict": view.diagnosis.verdict})
         return

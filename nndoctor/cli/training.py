@@ -108,6 +108,9 @@ def demo(
         Path | None, typer.Option("-o", "--out", help="Where the report goes.  [default: nndoctor-demo.html]")
     ] = None,
     list_cases: Annotated[bool, typer.Option("--list", help="List the cases and do nothing else.")] = False,
+    show: Annotated[
+        bool | None, typer.Option("--open/--no-open", help="Open the report in the browser.  [default: at a desktop]")
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
 ) -> None:
     """Watch a sick model being diagnosed and cured.
@@ -116,7 +119,7 @@ def demo(
     """
     from nndoctor.cli.demo import demo as train_and_show
 
-    raise typer.Exit(train_and_show(case, steps, checked_ui(ui, load_settings()), out, list_cases, json))
+    raise typer.Exit(train_and_show(case, steps, checked_ui(ui, load_settings()), out, list_cases, json, show))
 
 
 def checked_ui(given: str | None, settings: dict[str, Value]) -> str:

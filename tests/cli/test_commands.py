@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -137,6 +138,47 @@ def test_report_takes_its_format_from_the_suffix(
 
 def test_report_goes_to_stdout_for_a_dash(nndoctor: Command, sick: Path) -> None:
     assert json.loads(nndoctor("report", "-o", "-", "--format", "json").out)["steps"] == 60
+
+
+def test_report_is_opened_in_the_browser_or_it_is_said_that_there_is_none(
+    nndoctor: Command, sick: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import webbrowser
+
+    seen: list[str] = []
+    monkeypatch.setattr(webbrowser, "open", lambda address: seen.append(address) or len(seen) == 1)
+    assert nndoctor("report").code == 0
+    assert not seen, "only when asked"
+    assert nndoctor("report", "--open").err == ""
+    assert seen == [(sick / "report.html").resolve().as_uri()]
+    answer = nndoctor("report", "--open")
+    assert "no browser could be started" in answer.err
+    assert answer.code == 0
+
+
+@pytest.mark.parametrize(
+    ("environment", "terminal", "desktop"),
+    [
+        ({"DISPLAY": ":0"}, True, True),
+        ({"WAYLAND_DISPLAY": "wayland-0"}, True, True),
+        ({}, True, False),
+        ({"DISPLAY": ":0"}, False, False),
+        ({"DISPLAY": "localhost:10.0", "SSH_CONNECTION": "10.0.0.1 5 10.0.0.2 22"}, True, False),
+        ({"DISPLAY": ":99", "CI": "true"}, True, False),
+    ],
+)
+def test_a_report_is_shown_unasked_only_to_somebody_at_a_desktop(
+    environment: dict[str, str], terminal: bool, desktop: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from nndoctor.cli import browser
+
+    for name in ("DISPLAY", "WAYLAND_DISPLAY", "SSH_CONNECTION", "SSH_TTY", "CI"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(sys, "platform", "linux")
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: terminal)
+    assert browser.has_desktop() is desktop
 
 
 def test_report_into_a_folder_that_is_not_there_is_one_clear_error(nndoctor: Command, sick: Path) -> None:
@@ -318,7 +360,9 @@ def test_demo_passes_its_options_on(nndoctor: Command, monkeypatch: pytest.Monke
     seen: list[tuple[object, ...]] = []
     monkeypatch.setattr(module, "demo", lambda *given: seen.append(given) or 0)
     assert nndoctor("demo", "dead-relu", "--steps", "5", "--ui", "off", "-o", "x.html").code == 0
-    assert seen == [("dead-relu", 5, "off", Path("x.html"), False, False)]
+    assert nndoctor("demo", "--no-open").code == 0
+    assert seen[0] == ("dead-relu", 5, "off", Path("x.html"), False, False, None)
+    assert seen[1][-1] is False
     assert nndoctor("demo", "--ui", "fancy").code == 2
 
 

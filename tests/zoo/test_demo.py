@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import webbrowser
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -71,10 +72,13 @@ def test_a_loop_of_its_own_length_is_stopped_after_the_steps_asked_for() -> None
 
 
 def test_a_case_is_trained_twice_and_ends_in_one_report_and_the_verdict(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out = tmp_path / "demo.html"
-    assert demo("missing-zero-grad", steps=40, ui="off", out=out) == 0
+    opened: list[str] = []
+    monkeypatch.setattr(webbrowser, "open", lambda address: opened.append(address) or True)
+    assert demo("missing-zero-grad", steps=40, ui="off", out=out, show=True) == 0
+    assert opened == [out.as_uri()]
     printed = capsys.readouterr()
     assert printed.out.splitlines()[0] == f"report: {out}"
     assert "missing-zero-grad" in printed.out.splitlines()[-1]
@@ -84,7 +88,10 @@ def test_a_case_is_trained_twice_and_ends_in_one_report_and_the_verdict(
     assert len(list((tmp_path / ".nndoctor" / "runs").iterdir())) == 2
 
 
-def test_a_healthy_case_is_trained_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_healthy_case_is_trained_once_and_nothing_is_opened_where_nobody_looks(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(webbrowser, "open", lambda address: pytest.fail("not asked for, and no terminal"))
     assert demo("healthy-mlp", steps=30, ui="off", out=tmp_path / "demo.html") == 0
     assert capsys.readouterr().out.splitlines()[-1].startswith("No problems found in 30 steps")
     assert len(list((tmp_path / ".nndoctor" / "runs").iterdir())) == 1
