@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -12,7 +11,7 @@ import typer
 
 from nndoctor.cli.complete import complete_run
 from nndoctor.cli.diagnose import RulesOption, judged
-from nndoctor.cli.output import SEVERITY_STYLE, UsageError, columns, plain, say, say_lines, say_raw
+from nndoctor.cli.output import SEVERITY_STYLE, UsageError, coloured, columns, plain, say, say_lines, say_raw
 from nndoctor.cli.settings import run_root
 
 if TYPE_CHECKING:
@@ -95,9 +94,8 @@ def _lines(comparison: Comparison) -> Iterator[Text | str]:
         rows.append((row.rule, *cells))
     yield from columns(rows)
     yield ""
-    colour = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
     ascii = not (sys.stdout.encoding or "").lower().replace("-", "").startswith("utf")
-    yield from curves(comparison, width=min(100, _width()), ascii=ascii, colour=colour)
+    yield from curves(comparison, width=min(100, _width()), ascii=ascii, colour=coloured())
     yield from partings(comparison)
 
 

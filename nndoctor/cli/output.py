@@ -68,6 +68,12 @@ def fail(text: str, prefix: str = "error: ") -> None:
     _print([prefix + text], sys.stderr)
 
 
+def coloured() -> bool:
+    """Whether the answer may have colours: as rich decides by terminal, ``NO_COLOR``, ``FORCE_COLOR`` and ``TERM``."""
+    console = _console(sys.stdout)
+    return console.color_system is not None and not console.no_color
+
+
 def plain(text: object, style: str = "") -> Text:
     """A stranger's string as rich Text on one line, control and bidi characters stripped."""
     from nndoctor.reports.text_safety import safe_text

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from nndoctor.cli.complete import complete_run
-from nndoctor.cli.output import UsageError, columns, count, plain, say, say_json, say_lines
+from nndoctor.cli.output import UsageError, coloured, columns, count, plain, say, say_json, say_lines
 from nndoctor.cli.settings import run_root
 
 if TYPE_CHECKING:
@@ -110,11 +109,10 @@ def _drawing(found: Course, chosen: Sequence[int]) -> Iterator[Text]:
     traces = list(_traces(found, chosen))
     width = min(100, _width())
     ascii = not (sys.stdout.encoding or "").lower().replace("-", "").startswith("utf")
-    colour = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
     held = found.stretches if found.condition else ()
-    yield from plot(traces, width=width, ascii=ascii, colour=colour, held=held, last_step=found.last_step)
+    yield from plot(traces, width=width, ascii=ascii, colour=coloured(), held=held, last_step=found.last_step)
     if len(traces) > 1:
-        yield from legend(traces, colour)
+        yield from legend(traces, coloured())
 
 
 def _width() -> int:

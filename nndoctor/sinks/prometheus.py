@@ -18,7 +18,12 @@ class PrometheusSink:
     Args:
         run: label that tells this run from others.
         registry: the ``CollectorRegistry`` that the script exposes; None: the client's default one.
-        port: serve the registry there, on this machine only; None: the script serves it itself.
+        port: serve the registry there, on this machine only, 0 for a free port; None: the script serves it itself.
+
+    Attributes:
+        port: where it is served, None if it is not.
+
+    Several runs of one process may share a registry and a port; their names tell them apart.
     """
 
     name = "prometheus"
@@ -27,9 +32,16 @@ class PrometheusSink:
         self._client = import_module("prometheus_client")
         self._registry = registry if registry is not None else self._client.REGISTRY
         self._run = run
-        self._gauges: dict[str, Any] = {}
-        if port is not None:
-            self._client.start_http_server(port, addr="127.0.0.1", registry=self._registry)
+        # Kept with the registry, which takes a name once: the next run of the process goes on with the same ones.
+        self._gauges: dict[str, Any] = vars(self._registry).setdefault("_nndoctor_gauges", {})
+        self.port = None if port is None else self._serve(port)
+
+    def _serve(self, port: int) -> int:
+        served: dict[int, int] = vars(self._registry).setdefault("_nndoctor_ports", {})
+        if port not in served:
+            server, _ = self._client.start_http_server(port, addr="127.0.0.1", registry=self._registry)
+            served[port] = server.server_port
+        return served[port]
 
     def _gauge(self, name: str, help: str, labels: tuple[str, ...]) -> Any:
         if name not in self._gauges:

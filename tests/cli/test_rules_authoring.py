@@ -95,6 +95,21 @@ def test_try_draws_in_ascii_where_the_terminal_knows_no_other(stuck: Path, here:
     assert done.stdout.isascii()
 
 
+@pytest.mark.parametrize(
+    ("wanted", "colours"),
+    [({}, False), ({"FORCE_COLOR": "1"}, True), ({"FORCE_COLOR": "1", "NO_COLOR": "1"}, False), ({"FORCE_COLOR": "1", "TERM": "dumb"}, False)],
+)
+def test_try_has_colours_where_rich_would_have_them(
+    wanted: dict[str, str], colours: bool, nndoctor: Command, stuck: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("NO_COLOR", "FORCE_COLOR", "COLORTERM", "TTY_COMPATIBLE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("TERM", "xterm-256color")
+    for name, value in wanted.items():
+        monkeypatch.setenv(name, value)
+    assert bool(re.search(r"\x1b\[\d*;?3\d", nndoctor("rules", "try", "loss > 1", "stuck").out)) is colours
+
+
 # -- new
 
 

@@ -6,6 +6,7 @@ import json
 import struct
 import sys
 import time
+import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, ClassVar
@@ -238,6 +239,21 @@ def test_prometheus_serves_curves_and_the_findings_that_hold(tmp_path: Path) -> 
     assert 'nndoctor_grad_total_norm{run="mine"}' in text
     labels = {"run": "mine", "rule": "learning-rate-too-high", "diagnosis": "learning-rate-too-high", "severity": "critical"}
     assert registry.get_sample_value("nndoctor_finding", labels) == 1.0
+
+
+def test_prometheus_takes_the_next_run_of_the_process_on_the_same_port() -> None:
+    client = pytest.importorskip("prometheus_client", reason="pip install -e .[prometheus]")
+    registry = client.CollectorRegistry()
+    first, second = (sinks.PrometheusSink(run, registry=registry, port=0) for run in ("first", "second"))
+    first.signals(7, {"loss": 0.5})
+    second.signals(3, {"loss": 2.0})
+    assert first.port == second.port
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    with opener.open(f"http://127.0.0.1:{first.port}/metrics") as answer:  # never leaves the machine
+        lines = answer.read().decode().splitlines()
+    assert 'nndoctor_loss{run="first"} 0.5' in lines
+    assert 'nndoctor_loss{run="second"} 2.0' in lines
+    assert sum(line.startswith("# TYPE nndoctor_loss ") for line in lines) == 1
 
 
 # --- OpenTelemetry
