@@ -20,14 +20,15 @@ from pathlib import Path
 from types import FrameType
 from typing import Protocol
 
-from rich.console import Console, Group
-from rich.live import Live
+from rich.console import Console
 from rich.text import Text
 
 from nndoctor.findings import RuleDocs
 from nndoctor.record import RecordError, list_runs
 from nndoctor.reports.follow import Follower
+from nndoctor.reports.full_screen import FullScreen
 from nndoctor.reports.panel import PanelState, panel_lines
+from nndoctor.reports.scroll_region import Size
 from nndoctor.reports.text_safety import clean, to_ascii
 from nndoctor.reports.watch_views import Place, Scene, press, render
 
@@ -100,7 +101,7 @@ def watch(
 ) -> int:
     """Show the run in `folder` until q is pressed; afterwards its verdict stays on the terminal. Returns 0.
 
-    Where stdin or stdout is no terminal, one plain picture is printed instead.
+    Where stdin or stdout is no terminal, or one that moves no cursor, one plain picture is printed instead.
 
     Args:
         refresh: seconds between two looks at the record.
@@ -112,16 +113,20 @@ def watch(
         RecordError: there is no run record in `folder`.
     """
     console = console or Console()
-    if keyboard is None and not (console.is_terminal and _is_terminal(sys.stdin)):
+    if keyboard is None and (console.is_dumb_terminal or not (console.is_terminal and _is_terminal(sys.stdin))):
         console.print(Text(once(folder, ascii=_is_ascii(console))), soft_wrap=True)
         return 0
     viewer = Viewer(folder, callbacks or Callbacks(), _is_ascii(console), newest=newest)
     try:
-        with contextlib.ExitStack() as stack:
-            keys = keyboard or stack.enter_context(_cbreak_keyboard())
-            stack.enter_context(_orderly_end())
-            live = stack.enter_context(Live(console=console, screen=True, auto_refresh=False, transient=True))
-            _loop(viewer, keys, live, console, refresh)
+        while True:
+            with contextlib.ExitStack() as stack:
+                keys = keyboard or stack.enter_context(_cbreak_keyboard())
+                stack.enter_context(_orderly_end())
+                screen = stack.enter_context(FullScreen(console))
+                done = _loop(viewer, keys, screen, console, refresh)
+            if done:
+                break
+            os.kill(os.getpid(), signal.SIGTSTP)  # the terminal is as it was; fg goes on from here
     except KeyboardInterrupt:
         pass
     finally:
@@ -130,25 +135,29 @@ def watch(
     return 0
 
 
-def _loop(viewer: Viewer, keys: Keyboard, live: Live, console: Console, refresh: float) -> None:
-    """Draw when the record, the reader's place or the size of the terminal has changed."""
+def _loop(viewer: Viewer, keys: Keyboard, screen: FullScreen, console: Console, refresh: float) -> bool:
+    """Draw when the record, the reader's place or the size of the terminal may have changed. False: to be suspended."""
     next_look = 0.0
-    drawn_size = (0, 0)
+    drawn_size = Size(0, 0)
     while True:
-        size = (console.size.width, console.size.height)
+        size = Size(console.size.width, console.size.height)
         changed = size != drawn_size
         if time.monotonic() >= next_look:
             viewer.look()
             next_look = time.monotonic() + (0.0 if viewer.scene.behind else refresh)
             changed = True
         if changed:
-            live.update(Group(*viewer.lines(*size)), refresh=True)
+            screen.draw(viewer.lines(*size), size)
             drawn_size = size
         wait = max(0.0, min(0.2, next_look - time.monotonic()))
         for key in keys.read(wait, text=viewer.place.reason is not None):
-            if not viewer.press(key):
-                return
-            drawn_size = (0, 0)
+            if key == "ctrl-z":
+                return False
+            if key == "ctrl-l":
+                screen.forget()
+            elif not viewer.press(key):
+                return True
+            drawn_size = Size(0, 0)
 
 
 class Viewer:
@@ -306,6 +315,8 @@ _SEQUENCES = {
     b"\n": "enter",
     b"\x03": "ctrl-c",
     b"\x04": "q",
+    b"\x0c": "ctrl-l",
+    b"\x1a": "ctrl-z",
     b" ": "page-down",
 }
 
@@ -365,6 +376,9 @@ def _cbreak_keyboard() -> Iterator[Keyboard]:
     former = termios.tcgetattr(descriptor)
     try:
         tty.setcbreak(descriptor)
+        modes = termios.tcgetattr(descriptor)
+        modes[6][termios.VSUSP] = b"\0"  # Ctrl-Z comes as a key, so that the screen is given back before we are stopped
+        termios.tcsetattr(descriptor, termios.TCSADRAIN, modes)
         yield _TerminalKeyboard(descriptor)
     finally:
         termios.tcsetattr(descriptor, termios.TCSADRAIN, former)

@@ -20,6 +20,7 @@ from nndoctor.findings import Evidence, Fix, RuleDocs
 from nndoctor.record import RecordError, RecordWriter, RunFacts, list_runs
 from nndoctor.reports.follow import Follower
 from nndoctor.reports.panel_data import finding_lines
+from nndoctor.reports.scroll_region import BEGIN
 from nndoctor.reports.watch import Callbacks, Viewer, once, parse_keys, snapshot, watch
 from nndoctor.reports.watch_views import Place, Scene, press, render
 from tests.reports.panel_cases import CAUSE, HOSTILE, LAYERS, TARGETS, diagnosis, healthy_state, history, sick_state
@@ -273,6 +274,7 @@ def test_a_typed_line_keeps_capitals_blanks_and_signs() -> None:
         (b"\x1b[15~x", ["x"]),
         (b"\x1b[1;5Cf", ["f"]),
         (b"F\r", ["f", "enter"]),
+        (b"\x0c\x1a", ["ctrl-l", "ctrl-z"]),
         (b"\xff\xc3", []),
         (b"", []),
     ],
@@ -310,6 +312,19 @@ def test_the_loop_shows_pages_and_leaves_the_verdict(run: Path) -> None:
     for expected in ("The learning rate is too high", "report written:", "gradient", "20260101-mini-a3f1", "\x1b[?1049l"):
         assert expected in text
     assert "4 findings, 2 root causes" in text.rpartition("\x1b[?1049l")[2]
+
+
+def test_ctrl_l_draws_all_of_it_again_and_a_look_without_news_draws_nothing(run: Path) -> None:
+    written: list[str] = []
+
+    class Output(StringIO):
+        def write(self, text: str) -> int:
+            written.append(text)
+            return len(text)
+
+    console = Console(file=Output(), width=80, height=24, force_terminal=True)
+    assert watch(run, console=console, keyboard=Script("x", "ctrl-l", "x"), refresh=0.0) == 0
+    assert sum(BEGIN in text for text in written) == 2
 
 
 def test_the_acknowledged_finding_is_told_to_the_callback_and_shown(tmp_path: Path) -> None:

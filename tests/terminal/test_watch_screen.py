@@ -122,6 +122,26 @@ def test_a_run_is_followed_from_its_first_step_to_the_loss_of_its_folder(termina
     terminal.wait(lambda: "still usable" in terminal.screen().splitlines(), "the echo, typed and seen")
 
 
+def test_ctrl_z_gives_the_terminal_back_and_fg_goes_on_where_it_was(terminal: Tmux, tmp_path: Path) -> None:
+    run = tmp_path / "runs" / "20260101-first"
+    sick_run(run)
+    terminal.run(sys.executable, "-m", "nndoctor.cli.main", "watch", run)
+    terminal.wait_for("f findings")
+    terminal.key("l")
+    terminal.wait_for("gradient")
+    terminal.key("C-z")
+    terminal.wait_for("Stopped")
+    assert "gradient" not in terminal.screen(), "the screen of before"
+    terminal.run("echo", "in", "between")
+    terminal.wait(lambda: "in between" in terminal.screen().splitlines(), "the echo, typed and seen")
+    terminal.run("fg")
+    terminal.wait_for("gradient")
+    terminal.key("f")
+    terminal.wait_for("evidence")
+    terminal.key("q")
+    terminal.wait_for("4 findings, 2 root causes")
+
+
 def test_a_killed_run_is_shown_and_a_small_terminal_has_room_for_the_cause(terminal: Tmux, tmp_path: Path) -> None:
     run = tmp_path / "runs" / "20260103-killed"
 
