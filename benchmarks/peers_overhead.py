@@ -27,7 +27,6 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from overhead import DENSE_STEPS, WARM_STEPS, WORKLOADS, Estimate, Worker
 from peers_diagnosis import FOLDERS, install
 from tables import machine, put_between
@@ -36,6 +35,8 @@ from workloads import Job
 REPOSITORY = Path(__file__).resolve().parent.parent
 DOCUMENT = REPOSITORY / "docs" / "performance.md"
 RESULTS = REPOSITORY / "benchmarks" / "peers_overhead.json"
+MEASURED = REPOSITORY / "benchmarks" / "overhead.json"
+"""What nndoctor costs by itself, from more blocks and processes than are spent here."""
 MAIN = ("lenet", "resnet18", "gpt")
 BLOCK = {"lenet": 64, "lstm": 64}
 """Steps of a block before it is rounded up to whole cycles of a tool; 8 where a step is long."""
@@ -268,7 +269,6 @@ class Beside:
     """One tool on one workload. Ratios are to the bare loop; None where it does not run.
 
     Args:
-        overhead: what it adds, over what nndoctor adds at its defaults, in CPU time; infinite where that is nothing.
         telling_ms: CPU time until the user can read, in milliseconds: once, or for each step that was recorded.
         failed: why it does not run.
     """
@@ -277,7 +277,6 @@ class Beside:
     blocks: int
     cpu: Estimate | None
     wall: Estimate | None
-    overhead: Estimate | None
     telling_ms: float | None
     failed: str = ""
 
@@ -376,28 +375,9 @@ def take_block(name: str, setting: str, tools: Mapping[str, Worker], told: dict[
 def result(setting: str, pairs: Mapping[str, Pairs], told: Sequence[float], failed: str) -> Beside:
     own = [blocks for blocks in pairs[setting] if blocks]
     if failed or not own:
-        return Beside(setting, 0, None, None, None, None, failed or "nothing was measured")
+        return Beside(setting, 0, None, None, None, failed or "nothing was measured")
     cpu, wall = ([[pair[index] for pair in blocks] for blocks in own] for index in (0, 1))
-    both = [([a for a, _ in theirs], [b for b, _ in ours]) for theirs, ours in zip(pairs[setting], pairs.get(OURS, []), strict=False) if theirs and ours]
-    beside = times_as_much(*zip(*both, strict=True)) if both else None
-    return Beside(setting, sum(map(len, own)), Estimate.of(cpu), Estimate.of(wall), beside, statistics.median(told) if told else None)
-
-
-def times_as_much(tool: Sequence[Sequence[float]], ours: Sequence[Sequence[float]], resamples: int = 4_000) -> Estimate:
-    """The overhead of `tool` over that of `ours`, both given as ratios to the bare loop, by round.
-
-    Rounds are drawn anew, the same for both, and blocks within them. Where ours adds nothing the quotient is infinite.
-    """
-    draw = np.random.default_rng(0)
-    both = [(np.asarray(a), np.asarray(b)) for a, b in zip(tool, ours, strict=True)]
-    quotients = np.empty(resamples)
-    for index in range(resamples):
-        chosen = [both[i] for i in draw.integers(len(both), size=len(both))]
-        theirs, own = (np.median([np.median(draw.choice(blocks, len(blocks))) for blocks in side]) - 1 for side in zip(*chosen, strict=True))
-        quotients[index] = theirs / own if own > 0 else np.inf
-    low, high = np.quantile(quotients, [0.025, 0.975], method="nearest")
-    theirs, own = (np.median([np.median(side) for side in sides]) - 1 for sides in (tool, ours))
-    return Estimate(float(theirs / own if own > 0 else np.inf), float(low), float(high))
+    return Beside(setting, sum(map(len, own)), Estimate.of(cpu), Estimate.of(wall), statistics.median(told) if told else None)
 
 
 # ---------------------------------------------------------------------------------------------------- telling
@@ -410,7 +390,8 @@ def markdown(measured: Mapping[str, Mapping[str, Any]]) -> str:
         "|---|---|---|---|---|---|",
     ]
     for name, told in measured.items():
-        lines += [row(WORKLOADS[name].title, Beside(**{**one, **estimates(one)})) for one in told["tools"]]
+        ours = added_by_us(name)
+        lines += [row(WORKLOADS[name].title, Beside(**{**one, **estimates(one)}), ours) for one in told["tools"]]
     lines += ["", "| tool | what you know afterwards |", "|---|---|"]
     lines += [f"| {setting.title} | {setting.tells} |" for setting in SETTINGS.values()]
     where = "; ".join(
@@ -422,14 +403,14 @@ def markdown(measured: Mapping[str, Mapping[str, Any]]) -> str:
 
 
 def estimates(one: Mapping[str, Any]) -> dict[str, Estimate | None]:
-    return {part: None if one[part] is None else Estimate(*(float(one[part][key]) for key in ("median", "low", "high"))) for part in ("cpu", "wall", "overhead")}
+    return {part: None if one[part] is None else Estimate(*(float(one[part][key]) for key in ("median", "low", "high"))) for part in ("cpu", "wall")}
 
 
-def row(title: str, one: Beside) -> str:
+def row(title: str, one: Beside, ours: float | None = None) -> str:
     setting = SETTINGS[one.setting]
     if one.cpu is None or one.wall is None:
-        return f"| {title} | {setting.title} | does not run: {one.failed.replace('|', '/')} | | | |"
-    cells = [title, setting.title, factor(one.cpu), factor(one.wall), "1" if one.setting == OURS else times(one.overhead), until(one)]
+        return f"| {title} | {setting.title} | does not run: {one.failed.partition('. ')[0].replace('|', '/')} | | | |"
+    cells = [title, setting.title, factor(one.cpu), factor(one.wall), "1" if one.setting == OURS else multiple(one.cpu, ours), until(one)]
     return f"| {' | '.join(cells)} |"
 
 
@@ -438,13 +419,18 @@ def factor(estimate: Estimate) -> str:
     return f"{estimate.median:.{digits}f} [{estimate.low:.{digits}f}, {estimate.high:.{digits}f}]"
 
 
-def times(estimate: Estimate | None) -> str:
-    """How many times our overhead; only a bound where ours cannot be told from nothing."""
-    if estimate is None or estimate.low == np.inf or estimate.low <= 0:
+def multiple(cpu: Estimate, ours: float | None) -> str:
+    """How many times `ours` a tool adds, from what it does to the CPU time of a step."""
+    if ours is None or ours <= 0:
         return "–"
-    if estimate.high == np.inf:
-        return f"{estimate.low:.1f} or more"
-    return f"{estimate.median:.1f} [{estimate.low:.1f}, {estimate.high:.1f}]"
+    median, low, high = (max(0.0, value - 1) / ours for value in (cpu.median, cpu.low, cpu.high))
+    return f"{median:.0f} [{low:.0f}, {high:.0f}]"
+
+
+def added_by_us(name: str) -> float | None:
+    """What nndoctor adds to a step of that workload: its own blocks or all that its process adds, whichever is more."""
+    found = json.loads(MEASURED.read_text(encoding="utf-8"))["results"].get(name)
+    return None if found is None else max(float(found["own"]["median"]), float(found["cpu"]["median"]))
 
 
 def until(one: Beside) -> str:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -127,13 +128,25 @@ def test_a_tool_changes_nothing_of_the_training_it_is_measured_on(script: Callab
     assert torch.equal(weights(peers.Bare), weights(peers.SETTINGS[setting].attach))
 
 
-def test_an_overhead_is_told_as_a_multiple_of_ours(script: Callable[[str], Any]) -> None:
+def test_what_a_tool_adds_is_told_as_a_multiple_of_what_we_add(script: Callable[[str], Any]) -> None:
     peers = script("peers_overhead")
-    tenfold = peers.times_as_much([[1.2, 1.21], [1.19, 1.2]], [[1.02, 1.021], [1.019, 1.02]], resamples=200)
-    assert 9 < tenfold.low <= tenfold.median <= tenfold.high < 11
-    of_nothing = peers.times_as_much([[1.2, 1.2], [1.2, 1.2]], [[0.99, 1.04], [0.98, 0.99]], resamples=200)
-    assert peers.times(of_nothing).endswith("or more")
-    assert peers.times(peers.times_as_much([[1.2]], [[0.99]], resamples=20)) == "–"
+    assert peers.multiple(peers.Estimate(1.2, 0.9, 1.5), 0.02) == "10 [0, 25]"
+    assert peers.multiple(peers.Estimate(1.2, 1.1, 1.3), None) == "–"
+    found = json.loads(peers.MEASURED.read_text())["results"]["lenet"]
+    assert peers.added_by_us("lenet") == max(found["own"]["median"], found["cpu"]["median"]) > 0
+    assert peers.added_by_us("a workload of which nothing is known") is None
+
+
+def test_the_doctor_is_switched_on_where_it_is_measured(script: Callable[[str], Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    peers = script("peers_overhead")
+    told: dict[str, Mapping[str, str]] = {}
+    monkeypatch.setattr(peers, "Worker", lambda command, core, environment: told.setdefault(command[-1], environment))
+    for setting in (None, "nndoctor", "nndoctor-every", "profiler"):
+        peers.process("lenet", setting, None)
+    assert {name: environment["NNDOCTOR"] for name, environment in told.items()} == {"lenet": "0", "nndoctor": "1", "nndoctor-every": "1", "profiler": "0"}
+    monkeypatch.setenv("NNDOCTOR", "0")
+    with pytest.raises(RuntimeError, match="switched off"):
+        peers.SETTINGS["nndoctor"].attach(small_job(script))
 
 
 def test_blocks_are_whole_cycles_of_the_tool(script: Callable[[str], Any]) -> None:
