@@ -102,6 +102,8 @@ class Fix:
         'set lr=2e-4'
         >>> describe_fix(Fix("Clear the gradients", call="optimizer.zero_grad()", place="before backward"))
         'call optimizer.zero_grad() before backward'
+        >>> describe_fix(Fix("Remove the softmax at the end of the model", set={"final_activation": "none"}))
+        'Remove the softmax at the end of the model'
     """
 
     title: str
@@ -331,10 +333,13 @@ def format_value(value: float | str) -> str:
 
 
 def describe_fix(fix: Fix) -> str:
-    """``set lr=2e-4`` or ``call optimizer.zero_grad() before ...``, where the fix says it so; its title otherwise."""
+    """``set lr=2e-4`` or ``call optimizer.zero_grad() before ...``, where the fix says it so; its title otherwise.
+
+    Words that a fix sets, as in ``{"final_activation": "none"}``, are for programs: people are told the title.
+    """
     if fix.call:
         return " ".join(part for part in ("call", fix.call, fix.place) if part)
-    if not fix.set:
+    if not fix.set or any(isinstance(value, str) for value in fix.set.values()):
         return fix.title
     return "set " + ", ".join(f"{key}={format_value(value)}" for key, value in fix.set.items())
 

@@ -53,7 +53,7 @@ def _lines(finding: Finding) -> list[str]:
         lines.append(f"where: {', '.join(finding.targets[:20])}" + (f" and {len(finding.targets) - 20} more" if len(finding.targets) > 20 else ""))
     if finding.explained_by is not None:
         lines.append(f"explained by: {finding.explained_by}")
-    lines += [f"fix: {fix.title}: {describe_fix(fix)}" for fix in finding.fixes]
+    lines += [f"fix: {fix.title}: {told}" if (told := describe_fix(fix)) != fix.title else f"fix: {told}" for fix in finding.fixes]
     if finding.suppressed is not None:
         lines.append(f"acknowledged: {finding.suppressed}")
     return lines

@@ -269,7 +269,7 @@ class _Page:
             where = f" at {self.safe(evidence.target, 32)}" if evidence.target else ""
             lines += self.labelled("evidence", f"{evidence.signal} = {number(evidence.value)}{limit}{unit}{where}")
         for fix in finding.fixes:
-            values = "" if not (fix.set or fix.call) else f" -> {describe_fix(fix)}"
+            values = f" -> {told}" if (told := describe_fix(fix)) != fix.title else ""
             lines += self.labelled("FIX", f"{fix.title}{values} (confidence {fix.confidence}, {fix.safety})", "bold green")
         return lines
 

@@ -276,6 +276,9 @@ def test_a_fix_is_a_diff_from_the_value_of_the_run() -> None:
     assert remedy(Fix("x", {"patience": 3}), made).changes == (("patience", "", "3"),)
     assert remedy(Fix("x", {"lr": 2e-4}), made).copied == "lr=2e-4"
     assert remedy(Fix("Use LeakyReLU"), made).copied == "Use LeakyReLU"
+    spoken = remedy(Fix("Remove the softmax at the end", {"final_activation": "none"}), made)
+    assert (spoken.changes, spoken.copied) == ((), "Remove the softmax at the end")
+    assert remedy(Fix("Clear", call="optimizer.zero_grad()", place="before backward"), made).copied == "optimizer.zero_grad()"
 
 
 def test_private_facts_stay_out_at_any_depth() -> None:

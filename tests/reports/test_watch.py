@@ -416,6 +416,14 @@ def shown(viewer: Viewer) -> str:
     return viewer._follower.folder.name
 
 
+def test_a_remedy_in_words_is_said_once() -> None:
+    scene = sick_scene()
+    worded = replace(CAUSE, fixes=(Fix("Remove the softmax", set={"final_activation": "none"}),))
+    text = "\n".join(page(replace(scene, findings=(worded, *scene.findings[1:])), Place("findings"), 100, 40))
+    assert text.count("Remove the softmax") == 1
+    assert "final_activation" not in text
+
+
 def test_a_run_that_goes_on_and_one_that_was_killed_have_the_lines_of_the_loop(tmp_path: Path) -> None:
     record = writer(tmp_path / "run", places={"backward": [{"file": "train.py", "line": 53, "code": "loss.backward()"}]})
     record.frame(frame(1))

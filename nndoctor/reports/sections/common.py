@@ -119,20 +119,21 @@ def told_first(evidence: Sequence[Evidence]) -> list[Evidence]:
 
 
 def remedy(fix: Fix, history: History) -> Remedy:
-    changes = [_change(history, setting, value) for setting, value in fix.set.items()]
+    # a word that a fix sets is for programs; to people the title says it
+    changes = [_change(history, setting, value) for setting, value in fix.set.items() if not isinstance(value, str)]
     if fix.call:
         changes.append(Change("call", "", f"{fix.call} {fix.place}".strip()))
-    copied = ", ".join(f"{change.setting}={change.after}" for change in changes) or fix.title
+    copied = fix.call or ", ".join(f"{change.setting}={change.after}" for change in changes) or fix.title
     return Remedy(fix.title, tuple(changes), fix.confidence, fix.safety, copied)
 
 
-def _change(history: History, setting: str, value: float | str) -> Change:
+def _change(history: History, setting: str, value: float) -> Change:
     """Old and new value in one notation: ``3e-3`` beside ``2e-4``, not ``0.003``."""
     now, after = current_value(history, setting), format_value(value)
     if now is None:
         return Change(setting, "", after)
     before = format_value(now)
-    if "e-" in before + after and not isinstance(value, str):
+    if "e-" in before + after:
         before, after = scientific(now), scientific(value)
     return Change(setting, before, after)
 
