@@ -11,6 +11,7 @@ reported beside the ratio: that is the figure which a neighbour cannot move.
     python benchmarks/overhead.py --only lenet --control   bare against bare: what the noise alone would show
     python benchmarks/overhead.py --only lstm --only mlp1000   workloads beyond those of the table
     python benchmarks/overhead.py --only lenet --variant every-step   every step measured; layer-times: only these on every step
+    python benchmarks/overhead.py --only lenet --variant layer-times --over-default   what these add to a doctor at its defaults
 """
 
 from __future__ import annotations
@@ -286,7 +287,7 @@ class Result:
     record_kb: float  # that 1000 steps add to the record
 
 
-def measure(name: str, pairs: int, core: int | None, control: bool, variant: str = "default") -> Result:
+def measure(name: str, pairs: int, core: int | None, control: bool, variant: str = "default", over_default: bool = False) -> Result:
     workload = WORKLOADS[name]
     rounds: list[list[tuple[dict[str, Any], dict[str, Any]]]] = []
     first: list[float] = []
@@ -294,12 +295,12 @@ def measure(name: str, pairs: int, core: int | None, control: bool, variant: str
     written: list[float] = []
     count = min(workload.rounds, pairs)
     for turn in range(count):
-        bare, treated = worker(name, doctor=False, core=core), worker(name, doctor=not control, core=core, variant=variant)
+        bare, treated = worker(name, doctor=over_default, core=core), worker(name, doctor=not control, core=core, variant=variant)
         try:
             dense = [each.steps(DENSE_STEPS)["wall"] for each in (bare, treated)]
             first.append(dense[1] / dense[0] - 1)
             settling = [each.steps(workload.settled - DENSE_STEPS) for each in (bare, treated)]
-            early.append(sum(settling[1]["own"].values()) / settling[0]["cpu"])
+            early.append((sum(settling[1]["own"].values()) - sum(settling[0]["own"].values())) / settling[0]["cpu"])
             rounds.append([])
             for index in range(pairs * turn // count, pairs * (turn + 1) // count):
                 order = (bare, treated) if index % 2 else (treated, bare)
@@ -315,7 +316,7 @@ def measure(name: str, pairs: int, core: int | None, control: bool, variant: str
         return Estimate.of([[value(a, b) for a, b in blocks] for blocks in rounds])
 
     blocks = [pair for blocks in rounds for pair in blocks]
-    memory = Memory(None, None, None) if control else measure_memory(name)
+    memory = Memory(None, None, None) if control or over_default else measure_memory(name)
     tiers = sorted({tier for _, b in blocks for tier in b["own"]})
     return Result(
         title=workload.title,
@@ -325,8 +326,8 @@ def measure(name: str, pairs: int, core: int | None, control: bool, variant: str
         step_ms=estimate(lambda a, b: 1e3 * a["wall"] / workload.block),
         wall=estimate(lambda a, b: b["wall"] / a["wall"] - 1),
         cpu=estimate(lambda a, b: b["cpu"] / a["cpu"] - 1),
-        own=estimate(lambda a, b: sum(b["own"].values()) / a["cpu"]),
-        own_by_tier={tier: statistics.median(b["own"].get(tier, 0.0) / a["cpu"] for a, b in blocks) for tier in tiers},
+        own=estimate(lambda a, b: (sum(b["own"].values()) - sum(a["own"].values())) / a["cpu"]),
+        own_by_tier={tier: statistics.median((b["own"].get(tier, 0.0) - a["own"].get(tier, 0.0)) / a["cpu"] for a, b in blocks) for tier in tiers},
         own_early=statistics.median(early),
         first_steps=statistics.median(first),
         tensors_kib=memory.tensors,
@@ -416,6 +417,7 @@ def main() -> None:
     parser.add_argument("--control", action="store_true", help="bare against bare: the noise of this machine")
     parser.add_argument("--write", action="store_true", help="write docs/performance.md and benchmarks/overhead.json")
     parser.add_argument("--variant", choices=VARIANTS, default="default", help="how the doctor is set")
+    parser.add_argument("--over-default", action="store_true", help="compared with a doctor at its defaults, not with the bare loop")
     for hidden in ("--doctor", "--trace"):
         parser.add_argument(hidden, action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--worker", choices=sorted(WORKLOADS), help=argparse.SUPPRESS)
@@ -423,12 +425,12 @@ def main() -> None:
     if options.worker:
         work(options.worker, options.doctor, options.trace, options.variant)
         return
-    if options.write and (options.control or options.only or options.variant != "default"):
-        parser.error("--write takes neither --control nor --only nor --variant: the table is written whole")
+    if options.write and (options.control or options.over_default or options.only or options.variant != "default"):
+        parser.error("--write takes neither --control nor --over-default nor --only nor --variant: the table is written whole")
     results = {}
     for name in options.only or MAIN:
         print(f"{WORKLOADS[name].title}: {options.pairs} pairs of {WORKLOADS[name].block} steps", file=sys.stderr, flush=True)
-        results[name] = measure(name, options.pairs, None if options.core < 0 else options.core, options.control, options.variant)
+        results[name] = measure(name, options.pairs, None if options.core < 0 else options.core, options.control, options.variant, options.over_default)
     print(markdown(results))
     for result in results.values():
         parts = ", ".join(f"{tier} {100 * part:.2f} %" for tier, part in result.own_by_tier.items())

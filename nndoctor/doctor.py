@@ -1181,14 +1181,15 @@ class Doctor:
         urgent = bool(window.sampled) or window.promise_broken or "lr" in measured or self._board.news
         self._hand_over(pack(self.step, time.time(), self._loader.epoch, self._current_targets(), measured), urgent)
         fresh = self._open_window(begun)
-        own = window.own + perf_counter() - begun + (self._times.hook_seconds if "times" in window.sampled else 0.0)
+        own = window.own + perf_counter() - begun
         if cpu is not None:
             probes = sum(booked.values()) - before + sum(self._board.cpu.values())
             self._book_sample(booked, window.sampled, hooks=max(0.0, thread_time() - cpu - probes))
         else:
             self._budget.spend("hooks", own)  # wall time: asking for CPU time would cost as much as the rest
         self._budget.step_took(self.step, elapsed, own, bool(window.sampled))
-        self._speed.step(elapsed, own, dense=self.step <= self._budget.dense)
+        inside = self._times.hook_seconds if "times" in window.sampled else 0.0
+        self._speed.step(elapsed, own + inside, dense=self.step <= self._budget.dense)
         fresh.own = perf_counter() - begun
 
     def _book_sample(self, booked: Mapping[str, float], sampled: frozenset[str], hooks: float) -> None:
@@ -1199,6 +1200,8 @@ class Doctor:
             else:
                 self._budget.spend(tier, seconds)
         self._budget.spend("hooks", hooks)
+        if sampled == ONLY_TIMES:
+            return  # not what a look costs
         judged, self._judged = self._judged, self._worker.seconds["judging"]
         self._budget.frame_cost(hooks + booked.get(CONTRACT, 0.0) + self._judged - judged)
 
