@@ -607,13 +607,16 @@ def _new_storage(folder: Path, choice: StorageName | None) -> Storage:
     existing = _record_file(folder)
     if existing is not None:
         raise RecordError(f"{existing} exists already: each run needs a folder of its own")
-    if (choice or storage_for(folder)) == "sqlite":
-        try:
-            return record_sqlite.SqliteStorage(folder)
-        except record_sqlite.WalUnavailable:
-            for name in (record_sqlite.FILE_NAME, record_sqlite.FILE_NAME + "-journal"):
-                (folder / name).unlink(missing_ok=True)
-    return record_segments.SegmentStorage(folder)
+    try:
+        if (choice or storage_for(folder)) == "sqlite":
+            try:
+                return record_sqlite.SqliteStorage(folder)
+            except record_sqlite.WalUnavailable:
+                for name in (record_sqlite.FILE_NAME, record_sqlite.FILE_NAME + "-journal"):
+                    (folder / name).unlink(missing_ok=True)
+        return record_segments.SegmentStorage(folder)
+    except FileExistsError as error:
+        raise RecordError(f"{_record_file(folder) or folder} exists already: each run needs a folder of its own") from error
 
 
 def _open_source(folder: Path) -> Source:

@@ -70,6 +70,8 @@ class SqliteStorage:
     forgets = True
 
     def __init__(self, folder: Path) -> None:
+        with open(folder / FILE_NAME, "xb"):  # of two processes that were given one folder, one gets it
+            pass
         self._connection = sqlite3.connect(folder / FILE_NAME, timeout=30.0, isolation_level=None)
         try:
             (mode,) = self._connection.execute("PRAGMA journal_mode=WAL").fetchone()

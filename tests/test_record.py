@@ -308,6 +308,24 @@ def test_a_folder_with_a_run_is_not_overwritten(tmp_path: Path, storage: Storage
         assert reader.last_step == 5
 
 
+def test_of_two_processes_that_were_given_one_folder_one_gets_it(
+    tmp_path: Path, storage: StorageName, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(record, "_record_file", lambda folder: None)  # both looked before either had written
+    first, second = (RecordWriter(tmp_path, replace(FACTS, name=name), TARGETS, storage=storage) for name in ("first", "second"))
+    for writer in (first, second):
+        writer.frame(frame(1))
+        writer.close()
+    monkeypatch.undo()
+    assert sorted(bool(writer.failure) for writer in (first, second)) == [False, True]
+    failure = first.failure or second.failure
+    assert failure is not None
+    assert "exists already: each run needs a folder of its own" in failure
+    with RecordReader(tmp_path) as reader:
+        assert reader.facts.name == ("second" if first.failure else "first")
+        assert [f.step for f in reader.frames()] == [1]
+
+
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def test_a_forked_child_writes_nothing_and_breaks_nothing(tmp_path: Path, storage: StorageName) -> None:
     writer = RecordWriter(tmp_path, FACTS, TARGETS, storage=storage)

@@ -9,7 +9,7 @@ import runpy
 import sys
 import traceback
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
@@ -66,7 +66,9 @@ def run_script(argv: Sequence[str], options: RunOptions) -> int:
         return USAGE_ERROR
     if os.environ.get("NNDOCTOR", "").strip().lower() in {"0", "off", "false", "no"}:
         return _execute(arguments)
-    if options.ui != "off" and sys.stderr.isatty():  # torch alone takes seconds
+    rank = _rank()
+    options = _of_rank(options, rank)
+    if options.ui != "off" and rank == 0 and sys.stderr.isatty():  # torch alone takes seconds
         print(f"nndoctor: starting {_name(arguments)}; the panel comes with its first step", file=sys.stderr, flush=True)
     from nndoctor.attach import AutoAttach
     from nndoctor.reports import check_target
@@ -90,7 +92,7 @@ def run_script(argv: Sequence[str], options: RunOptions) -> int:
         run_dir=options.run_dir,
         name=options.name or _name(arguments),
         context=options.context,
-        said=lambda text: print(f"nndoctor: {text}", file=sys.stderr),
+        said=partial(_tell, rank),
         examined=None if options.checkup is None else partial(show_checkup, options=options.checkup),
         seconds=10.0 if options.checkup is None else options.checkup.seconds,
         subscribers=subscribers,
@@ -104,7 +106,7 @@ def run_script(argv: Sequence[str], options: RunOptions) -> int:
     finally:
         attach.finish()
         if attach.doctor is not None or options.checkup is None or not options.checkup.only:
-            _say_verdict(attach, options, crashed=code != 0)
+            _say_verdict(attach, options, rank, crashed=code != 0)
     if options.checkup is not None and options.checkup.only:
         print("nndoctor: nothing was examined: no backward() was seen that a checkup could be made at", file=sys.stderr)
         return code or USAGE_ERROR
@@ -220,18 +222,45 @@ def _print_traceback(error: BaseException) -> None:
     traceback.print_exception(type(error), error, trace)
 
 
-def _say_verdict(attach: object, options: RunOptions, *, crashed: bool) -> None:
+def _rank() -> int:
+    """Which of the processes of a distributed training this is, as launchers tell it; 0 for a training by itself."""
+    told = os.environ.get("RANK", "")
+    return int(told) if told.isdecimal() else 0
+
+
+def _of_rank(options: RunOptions, rank: int) -> RunOptions:
+    """The files that were asked for are the first process's; the others get a folder of their own beside its."""
+    if rank == 0:
+        return options
+    folder = options.run_dir
+    return replace(
+        options,
+        run_dir=None if folder is None else folder.with_name(f"{folder.name}-rank{rank}"),
+        report=None,
+        json=None,
+        checkup=None if options.checkup is None else replace(options.checkup, json=None),
+    )
+
+
+def _tell(rank: int, text: str) -> None:
+    print(f"nndoctor: {text}" if rank == 0 else f"nndoctor: rank {rank}: {text}", file=sys.stderr)
+
+
+def _say_verdict(attach: object, options: RunOptions, rank: int, *, crashed: bool) -> None:
     doctor = getattr(attach, "doctor", None)
     if doctor is None:
         why = "the script ended before its training began" if crashed else (
             "no backward() was seen of a module that a torch.optim optimizer trains"
         )
-        print(f"nndoctor: nothing was diagnosed: {why}", file=sys.stderr)
+        _tell(rank, f"nothing was diagnosed: {why}")
         return
-    print(f"nndoctor: run recorded in {doctor.run_dir} (nndoctor report {doctor.run_dir.name})", file=sys.stderr)
+    if rank == 0:
+        _tell(rank, f"run recorded in {doctor.run_dir} (nndoctor report {doctor.run_dir.name})")
     doctor.close("crashed" if crashed else "finished")
     _write_outputs(doctor, options)
-    if not doctor.verdict_shown:
+    if rank > 0:
+        _tell(rank, f"{doctor.diagnosis().verdict} [{doctor.run_dir}]")
+    elif not doctor.verdict_shown:
         print(doctor.diagnosis().verdict, file=sys.stderr)
 
 

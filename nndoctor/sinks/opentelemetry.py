@@ -15,14 +15,16 @@ class OpenTelemetrySink:
 
     Args:
         provider: a ``MeterProvider``; None: the one that the script has set for the process.
+        run: attribute that tells this run from others of the process; none where it is empty.
     """
 
     name = "opentelemetry"
 
-    def __init__(self, provider: Any = None) -> None:
+    def __init__(self, provider: Any = None, run: str = "") -> None:
         metrics = import_module("opentelemetry.metrics")
         self._meter = (provider if provider is not None else metrics.get_meter_provider()).get_meter("nndoctor")
         self._gauges: dict[str, Any] = {}
+        self._attributes = {"run": run} if run else {}
 
     @classmethod
     def active(cls) -> OpenTelemetrySink | None:
@@ -39,10 +41,10 @@ class OpenTelemetrySink:
 
     def signals(self, step: int, values: Mapping[str, float]) -> None:
         for name, value in {**values, "step": float(step)}.items():
-            self._gauge(name, f"nndoctor: {name}").set(value)
+            self._gauge(name, f"nndoctor: {name}").set(value, self._attributes)
 
     def finding(self, finding: Finding) -> None:
-        attributes = {"rule": finding.rule, "diagnosis": finding.diagnosis, "severity": finding.severity.label}
+        attributes = {**self._attributes, "rule": finding.rule, "diagnosis": finding.diagnosis, "severity": finding.severity.label}
         holds = 0.0 if finding.state == "cleared" else 1.0
         self._gauge("finding", "nndoctor: findings that hold now").set(holds, attributes)
 

@@ -111,6 +111,23 @@ def test_run_writes_the_diagnosis_where_it_is_told_and_leaves_stdout_to_the_scri
     assert (data["status"], data["steps"], data["verdict"]) == ("finished", 6, "No problems found in 6 steps (2 rules, 1 layer).")
 
 
+def test_another_process_of_a_distributed_training_leaves_files_and_words_to_the_first(
+    nndoctor: Command, here: Path, rules: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (here / "train.py").write_text(SCRIPT)
+    wanted = ("--json", "out.json", "--report", "out.html", "--run-dir", "kept")
+    monkeypatch.setenv("RANK", "1")
+    other = nndoctor("run", "--ui", "off", "--rules", "mine.yaml", *wanted, "train.py")
+    assert not (here / "out.json").exists()
+    assert not (here / "out.html").exists()
+    assert other.err == "nndoctor: rank 1: No problems found in 6 steps (2 rules, 1 layer). [kept-rank1]\n"
+    monkeypatch.setenv("RANK", "0")
+    first = nndoctor("run", "--ui", "off", "--rules", "mine.yaml", *wanted, "train.py")
+    assert (here / "out.json").exists()
+    assert "run recorded in kept (" in first.err
+    assert sorted(path.parent.name for path in here.glob("kept*/record.sqlite")) == ["kept", "kept-rank1"]
+
+
 def test_a_report_that_cannot_be_written_at_the_end_leaves_the_scripts_exit_code(nndoctor: Command, here: Path, rules: Path) -> None:
     (here / "reports").mkdir()
     (here / "train.py").write_text(f"{SCRIPT}\nimport os, sys\nos.rmdir('reports')\nsys.exit(5)\n")

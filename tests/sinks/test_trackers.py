@@ -276,6 +276,21 @@ def test_opentelemetry_is_found_by_its_provider(tmp_path: Path, monkeypatch: pyt
     provider.shutdown()
 
 
+def test_opentelemetry_tells_runs_of_one_process_apart_by_their_names() -> None:
+    pytest.importorskip("opentelemetry.sdk.metrics", reason="pip install -e .[opentelemetry]")
+    from opentelemetry.sdk.metrics import MeterProvider
+    from opentelemetry.sdk.metrics.export import InMemoryMetricReader
+
+    reader = InMemoryMetricReader()
+    provider = MeterProvider(metric_readers=[reader])
+    sinks.OpenTelemetrySink(provider, run="first").signals(7, {"loss": 0.5})
+    sinks.OpenTelemetrySink(provider, run="second").signals(3, {"loss": 2.0})
+    found = [m for r in reader.get_metrics_data().resource_metrics for s in r.scope_metrics for m in s.metrics if m.name == "nndoctor.loss"]
+    points = [point for metric in found for point in metric.data.data_points]
+    assert sorted((point.attributes["run"], point.value) for point in points) == [("first", 0.5), ("second", 2.0)]
+    provider.shutdown()
+
+
 # --- the example script
 
 
