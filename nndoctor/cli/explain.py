@@ -76,8 +76,8 @@ def called(id: str, pages: Sequence[Page]) -> list[Page]:
         return found
     known = list(dict.fromkeys([*(page.id for page in pages), *(page.diagnosis for page in pages)]))
     close = get_close_matches(id, known, n=3, cutoff=0.6) or [name for name in known if id and id in name][:3]
-    hint = f"did you mean {' or '.join(close)}?" if close else "see: nndoctor rules list (a rule of your own: --rules FILE)"
-    raise UsageError(f"no rule or diagnosis {id!r}; {hint}")
+    hint = f"did you mean {' or '.join(close)}?" if close else "see: nndoctor rules list"
+    raise UsageError(f"no rule or diagnosis {id!r}; {hint} (a rule of your own: --rules FILE)")
 
 
 def _page(page: Page, record: Sequence[str]) -> Iterator[str]:

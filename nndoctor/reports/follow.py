@@ -119,10 +119,10 @@ class Follower:
         return (last - first) / (ended - began) if ended > began and last > first else None
 
     def _overhead(self, known: Mapping[str, Any]) -> float | None:
-        """As the run says; otherwise the doctor's part of the recent step times."""
-        told = known.get("overhead")
-        if isinstance(told, (int, float)) and not isinstance(told, bool):
-            return float(told)
+        """As the run says, which says nothing of its first steps; in records without it the doctor's part of the recent step times."""
+        if "overhead" in known:
+            told = known["overhead"]
+            return float(told) if isinstance(told, (int, float)) and not isinstance(told, bool) else None
         if not {"step.doctor", "step.time"} <= set(self.history.measured()):
             return None
         ours, all_of_it = (self.history.tail(name, 64)[1] for name in ("step.doctor", "step.time"))

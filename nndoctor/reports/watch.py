@@ -37,6 +37,9 @@ __all__ = ["Callbacks", "once", "parse_keys", "snapshot", "watch"]
 RUNS_INTERVAL = 5.0
 """Seconds between two looks at the list of runs, while that page is open."""
 
+ANNOUNCED_FOR = 6.0
+"""Seconds for which the beginning of another run stands where the keys are."""
+
 NEWER_INTERVAL = 1.0
 """Seconds between two looks for a run that began after the one shown has ended."""
 
@@ -173,6 +176,8 @@ class Viewer:
         self._follower = Follower(folder)
         self._runs_read_at = self._newer_sought_at = -1e9
         self._known = _names(folder.parent) if newest else frozenset()
+        self._announced = ""
+        self._announced_at = -1e9
         self._problems_told = 0
         self.scene = Scene(PanelState(folder.name), self._follower.history)
         self.look()
@@ -182,6 +187,8 @@ class Viewer:
 
     def look(self) -> None:
         """Read what is new. A record that cannot be read any more leaves the last picture and a note."""
+        if self.place.note and self.place.note == self._announced and time.monotonic() - self._announced_at > ANNOUNCED_FOR:
+            self.place = replace(self.place, note="")
         try:
             state = self._follower.look()
         except (RecordError, OSError) as error:
@@ -219,9 +226,14 @@ class Viewer:
             return
         if self.place.page == "overview" and self.place.reason is None:
             self._open(newer)
-            self.place = replace(self.place, note=f"{newer.name} has begun")
+            self._announce(f"{newer.name} has begun")
         else:
-            self.place = replace(self.place, note=f"{newer.name} has begun: u lists the runs")
+            self._announce(f"{newer.name} has begun: u lists the runs")
+
+    def _announce(self, note: str) -> None:
+        """Say what nobody asked for: for a while, then the keys are back."""
+        self._announced, self._announced_at = note, time.monotonic()
+        self.place = replace(self.place, note=note)
 
     def press(self, key: str) -> bool:
         """Do what a key asks for; False to leave."""

@@ -23,6 +23,7 @@ from nndoctor.reports.panel_data import finding_lines
 from nndoctor.reports.scroll_region import BEGIN
 from nndoctor.reports.watch import Callbacks, Viewer, once, parse_keys, snapshot, watch
 from nndoctor.reports.watch_views import Place, Scene, press, render
+from nndoctor.signals import Frame
 from tests.reports.panel_cases import CAUSE, HOSTILE, LAYERS, TARGETS, diagnosis, healthy_state, history, sick_state
 from tests.reports.record_cases import frame, sick_run, writer
 
@@ -369,6 +370,9 @@ def test_the_next_run_takes_the_place_of_one_that_has_ended(tmp_path: Path) -> N
     record.flush()
     assert shown(viewer) == "second"
     assert "second has begun" in viewer.lines(80, 24)[-1].plain
+    viewer._announced_at = -1e9
+    viewer.look()
+    assert "f findings" in viewer.lines(80, 24)[-1].plain, "after a while the keys are back"
     RecordWriter(tmp_path / "third", RunFacts("third", 3000.0, {}), TARGETS).close()
     assert shown(viewer) == "second", "a run that goes on is not left"
     record.close()
@@ -414,6 +418,16 @@ def shown(viewer: Viewer) -> str:
     viewer._newer_sought_at = -1e9
     viewer.look()
     return viewer._follower.folder.name
+
+
+def test_what_the_run_does_not_yet_say_of_its_cost_is_not_worked_out_of_its_dense_first_steps(tmp_path: Path) -> None:
+    costs = {"step.time": np.float32([1.0]), "step.doctor": np.float32([0.3])}
+    for told, expected in (({"overhead": None}, None), ({"overhead": 0.01}, 0.01), ({}, pytest.approx(0.3))):
+        record = writer(tmp_path / f"run-{len(list(tmp_path.iterdir()))}", **told)
+        for step in range(1, 10):
+            record.frame(Frame(step, float(step), None, costs))
+        record.close()
+        assert snapshot(record.folder).overhead == expected
 
 
 def test_a_remedy_in_words_is_said_once() -> None:
