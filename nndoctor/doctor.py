@@ -41,18 +41,18 @@ from nndoctor.discovery import (
 )
 from nndoctor.findings import Diagnosis, Finding, ProbeFailure, Severity, StopTraining
 from nndoctor.frames import RAW_LOSSES, Payload, Stretch, pack
-from nndoctor.interpose import PROCESS, CompilerWatch, outside_of_compiled_code, run_eagerly, wrappers_being_called
+from nndoctor.interpose import PROCESS, outside_of_compiled_code
 from nndoctor.loop_state import LoaderState, Rates, Speed, settings
 from nndoctor.packaged import full_catalogue
+from nndoctor.passes import ModelPasses
 from nndoctor.places import Places
 from nndoctor.probe_board import ProbeBoard
 from nndoctor.probes.activations import ActivationProbe
-from nndoctor.probes.base import CONTRACT, Hook, Measured, Probe, hooks_beside_compiled_code
+from nndoctor.probes.base import CONTRACT, Measured, Probe
 from nndoctor.probes.batches import BatchProbe
 from nndoctor.probes.built_in import further_probes
 from nndoctor.probes.context import ContextProbe
 from nndoctor.probes.data import DataProbe
-from nndoctor.probes.functional import compiled_frames, compiled_graphs
 from nndoctor.probes.graph import GraphProbe
 from nndoctor.probes.inside import InsideActivationProbe
 from nndoctor.probes.layer_times import STAMP_SECONDS, LayerTimesProbe
@@ -266,9 +266,6 @@ class Doctor:
         self._optimizers: dict[str, torch.optim.Optimizer] = {}
         self._budget = options.budget
         self._handles: list[RemovableHandle] = []
-        self._compiler: CompilerWatch | None = None
-        self._compile_again: Callable[[], None] | None = None
-        self._forward_handles: list[RemovableHandle] = []
         self._failures: list[ProbeFailure] = []
         self._strikes = 0
         self._judged = 0.0
@@ -282,11 +279,6 @@ class Doctor:
         self._last_stepped: int | None = None
         self._previous_optimizer: int | None = None
         self._look_closely = False
-        self._compiled = False
-        self._eager_steps = 0
-        self._wrappers: dict[int, nn.Module] = {}
-        self._passes_timed = False
-        """Whether a forward pass of the models was timed after something was compiled."""
         self._memory_read = 0.0
         self._busy = Busy()
         self._broken_losses = 0
@@ -295,7 +287,6 @@ class Doctor:
         self._speed = Speed()
         self._mode_matters: list[nn.Module] | None = None
         self._skipped_total = 0
-        self._frames_before, self._graphs_before = compiled_frames(), compiled_graphs()
         self._pending: list[Payload | Stretch] = []
         self._roots = tuple(index.roots.values())
         self._loud = float("inf")
@@ -315,7 +306,6 @@ class Doctor:
         self._contracts = LoopContracts()
         self._parameters = ParameterProbe()
         self._activations = InsideActivationProbe() if options.inside else ActivationProbe()
-        self._eager_every = options.eager_every
         index.looks_inside_compiled = options.inside or options.eager_every is not None
         self._times = LayerTimesProbe()
         self._graph = GraphProbe()
@@ -326,6 +316,9 @@ class Doctor:
             self._times.opening, self._parameters, self._activations, self._graph, self._data, self._context, *further_probes(), self._times,
         ]  # fmt: skip
         self._board = ProbeBoard(probes, self._probe_failed)
+        self._passes = ModelPasses(
+            index, self._board, self._budget, options.eager_every, self._forward_begins, self._forward_ended, following=lambda: self.step + 1
+        )
         self._times_every_step = options.time_every_step
         if options.time_every_step:
             self._board.keep_awake(self._times.opening, self._times)
@@ -595,7 +588,7 @@ class Doctor:
                 self._board.dismiss(probe, error)
         for optimizer in self._optimizers.values():
             self._hook_optimizer(optimizer)
-        self._compiler = CompilerWatch(self._compiler_begins)
+        self._passes.attach(self._compiler_begins)
         PROCESS.add(self)
         _attached.add(self)
         atexit.register(self._at_exit)
@@ -610,14 +603,11 @@ class Doctor:
 
     def _detach(self) -> None:
         PROCESS.remove(self)
-        self._end_eager_step()
-        if self._compiler is not None:
-            self._compiler.stop()
+        self._passes.detach()
         _attached.discard(self)
-        for handle in (*self._handles, *self._forward_handles):
+        for handle in self._handles:
             handle.remove()
         self._handles.clear()
-        self._forward_handles.clear()
         self._board.detach()
         atexit.unregister(self._at_exit)
 
@@ -697,7 +687,7 @@ class Doctor:
             begun = self._inside.pop("forward", None)
             if begun is not None:
                 now = perf_counter()
-                self._passes_timed = self._passes_timed or self._compiled
+                self._passes.timed |= self._passes.compiled
                 self._window.add("forward", now - begun)
                 self._board.tell("forward_ended", root, output)
                 self._inside["loss"] = perf_counter()
@@ -859,11 +849,11 @@ class Doctor:
     def loader_started(self, loader: object) -> None:
         self._loader.started(loader)
         if loader is not self._loader.training:
-            self._watch_forward(True)  # this may be an evaluation
+            self._passes.watch(True)  # this may be an evaluation
         self._board.tell("loader_started", loader)
 
     def loader_ended(self, loader: object) -> None:
-        self._watch_forward(True)
+        self._passes.watch(True)
         self._board.tell("loader_ended", loader)
 
     def batch_loaded(self, loader: object, batch: object, seconds: float) -> None:
@@ -981,8 +971,8 @@ class Doctor:
         self._last_stepped = id(optimizer)
         self._contracts.backwards_without_step = 0
         window.losses, window.preclip, window.own = [], None, 0.0
-        if self._forward_handles and not self._times_every_step:
-            self._watch_forward(False)
+        if self._passes.watched and not self._times_every_step:
+            self._passes.watch(False)
         if self.step + 1 >= self._budget.next_look:
             self._book_own_work(self._work_up_notes)
             self._open_window(now)
@@ -1089,79 +1079,16 @@ class Doctor:
         if not sampled and not before and not self._times_every_step:
             return  # everything sleeps on
         self._sampled_before = sampled
-        self._end_eager_step()
-        if not self._compiled and compiled_frames() > self._frames_before:
-            self._leave_compiled_code_alone()
-        if self._compiled and self._budget.is_whole(following):
-            self._begin_eager_step()
+        self._passes.begin_step()
         self._contracts.watch(bool(sampled))
-        self._watch_forward(bool(sampled) or self._times_every_step)
+        self._passes.watch(bool(sampled) or self._times_every_step)
         self._board.begin(following, before)
 
     def _compiler_begins(self) -> None:
-        """torch.compile is about to look at a piece of code: it must not find hooks of ours that go away later."""
-        if not self._compiled and self._thread in (None, threading.get_ident()):
-            self._guard("compiler", self._leave_compiled_code_alone)
-        if not self._called_as_wrappers:
-            self._take_off_forward_hooks()
-            for wrapper in wrappers_being_called():
-                self._wrappers[id(unwrap(wrapper))] = wrapper
-
-    def _leave_compiled_code_alone(self) -> None:
-        """torch.compile has compiled something since we attached: take our hooks out of it for good.
-
-        Hooks that come and go would make it compile anew each time. What remains measured is what lies
-        outside: parameters, gradients, optimizer, loss, the times of whole passes.
-        """
-        self._compiled = True
-        self._budget.whole_every = self._eager_every
-        if self._eager_every is None:
-            self._board.leave_layers()
-        else:
-            self._board.rest_layers(self.step + 1)
-
-    def _begin_eager_step(self) -> None:
-        """Let the models run uncompiled for a step, as was asked for, and look inside."""
-        self._compile_again = run_eagerly()
-        if self._compile_again is not None:
-            self._eager_steps += 1
-            self._board.visit_layers()
-
-    def _end_eager_step(self) -> None:
-        if self._compile_again is not None:
-            self._board.rest_layers(self.step + 1)
-            self._compile_again()
-            self._compile_again = None
-
-    @property
-    def _called_as_wrappers(self) -> bool:
-        """Whether a hook on the models is outside of what is compiled for certain: on the wrapper that torch.compile returns it is."""
-        return all(hasattr(root, "_orig_mod") for root in self._called_roots())
-
-    def _called_roots(self) -> Iterator[nn.Module]:
-        """The models, those that were compiled after they were given to us by the wrapper that is called in their place."""
-        return (self._wrappers.get(id(root), root) for root in self._index.roots.values())
-
-    def _watch_forward(self, wanted: bool) -> None:
-        """Have hooks on the whole models' forward passes on measured steps and wherever an evaluation may begin."""
-        if wanted == bool(self._forward_handles):
-            return
-        if wanted:
-            kind = Hook
-            if self._compiled and not self._called_as_wrappers:
-                if self._compiler is None or not self._compiler.watches:
-                    return  # they could be compiled in
-                kind = hooks_beside_compiled_code()
-            for root in self._called_roots():
-                self._forward_handles.append(root.register_forward_pre_hook(kind(self._forward_begins), with_kwargs=True))
-                self._forward_handles.append(root.register_forward_hook(kind(self._forward_ended), always_call=True))
-            return
-        self._take_off_forward_hooks()
-
-    def _take_off_forward_hooks(self) -> None:
-        for handle in self._forward_handles:
-            handle.remove()
-        self._forward_handles.clear()
+        """torch.compile is about to look at a piece of code; that of another thread does not concern the models."""
+        if not self._passes.compiled and self._thread in (None, threading.get_ident()):
+            self._guard("compiler", self._passes.leave_compiled_code_alone)
+        self._passes.compiler_begins()
 
     def _close_frame(self) -> None:
         """Collect what was measured on this step, hand it to the worker, and begin the next."""
@@ -1261,8 +1188,8 @@ class Doctor:
     def _seldom(self) -> dict[str, Measured]:
         """Signals that change slowly and are not free."""
         found: dict[str, Measured] = {}
-        if self._compiled or compiled_frames() > self._frames_before:
-            found["compile.graphs"] = float(compiled_graphs() - self._graphs_before)
+        if (graphs := self._passes.graphs) is not None:
+            found["compile.graphs"] = graphs
         if self._loader.batches is not None:
             found["loader.batches"] = float(self._loader.batches)
         now = perf_counter()
@@ -1354,26 +1281,6 @@ class Doctor:
             },
         }
 
-    def _hidden_by_compiler(self) -> Iterator[str]:
-        """What was not measured because the models are compiled, and how it could be."""
-        if self._eager_steps:
-            yield (
-                f"torch.compile is in use: times of layers and what hooks measure are those of {self._eager_steps} steps that ran "
-                "uncompiled (eager_every)"
-            )
-        elif isinstance(self._activations, InsideActivationProbe):
-            yield "torch.compile is in use: times of layers are not measured; nndoctor.wrap(..., eager_every=500) measures them"
-        else:
-            yield (
-                "torch.compile is in use: activations and times of layers are not measured; nndoctor.wrap(..., "
-                "compiled_activations=True) before the first call measures activations, eager_every=500 both, on steps that run uncompiled"
-            )
-        if not self._passes_timed:
-            yield (
-                "no forward pass was seen from outside: its time is not measured; torch.compile(model) instead of a "
-                "compiled function that calls the model shows it"
-            )
-
     def _refresh_facts(self) -> None:
         if not self.facts.get("loss") and self._graph.kind:
             self.facts["loss"] = self._graph.kind
@@ -1384,8 +1291,7 @@ class Doctor:
             unseen.extend(self._times.notes())
         if self._subscribed in self._board:
             unseen.extend(self._subscribed.notes())
-        if self._compiled:
-            unseen.extend(self._hidden_by_compiler())
+        unseen.extend(self._passes.hidden(activations_inside=isinstance(self._activations, InsideActivationProbe)))
         if PROCESS.missing:
             unseen.append(f"this torch lacks {', '.join(PROCESS.missing)}: what they tell was not measured")
         self.facts["unseen"] = unseen
