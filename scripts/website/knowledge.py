@@ -20,7 +20,7 @@ from nndoctor.zoo.case import Case, all_cases
 
 REPOSITORY = Path(__file__).resolve().parent.parent.parent
 PROBES = REPOSITORY / "nndoctor" / "probes"
-ELSEWHERE = ("nndoctor/frames.py", "nndoctor/doctor.py", "nndoctor/loop_state.py", "nndoctor/attach.py")
+ELSEWHERE = ("nndoctor/frames.py", "nndoctor/tiles.py", "nndoctor/doctor.py", "nndoctor/loop_state.py", "nndoctor/attach.py")
 
 
 @dataclass(frozen=True)
