@@ -7,7 +7,7 @@ Whole blocks are noisy on a shared machine, so the thread CPU time that the doct
 reported beside the ratio: that is the figure which a neighbour cannot move.
 
     python benchmarks/overhead.py                      print the table
-    python benchmarks/overhead.py --write              also into docs/performance.md and benchmarks/overhead.json
+    python benchmarks/overhead.py --write              also into docs/performance.md and benchmarks/overhead.json; rows of other workloads stay
     python benchmarks/overhead.py --only lenet --control   bare against bare: what the noise alone would show
     python benchmarks/overhead.py --only lstm --only mlp1000   workloads beyond those of the table
     python benchmarks/overhead.py --only lenet --variant every-step   every step measured; layer-times: only these on every step
@@ -19,6 +19,7 @@ from __future__ import annotations
 import argparse
 import gc
 import json
+import math
 import os
 import platform
 import select
@@ -284,7 +285,7 @@ class Result:
     host_kib: float | None  # arrays and Python objects that it holds for this model: samples, and books of the run
     rules_kib: float | None  # and for its rules, whatever the model
     resident_kib: float  # extra resident memory of the process, imported modules included
-    record_kb: float  # that 1000 steps add to the record
+    record_kb: float | None = None  # that 1000 steps add to the record
 
 
 def measure(name: str, pairs: int, core: int | None, control: bool, variant: str = "default", over_default: bool = False) -> Result:
@@ -395,7 +396,16 @@ def machine() -> str:
     return f"{platform.machine()}, {os.cpu_count()} cores, one thread, Python {platform.python_version()}, torch {torch.__version__}"
 
 
-def write_results(results: Mapping[str, Result]) -> None:
+def known_results() -> dict[str, Result]:
+    """What the file of results holds: rows that are not measured anew stay."""
+    found = json.loads(RESULTS.read_text())["results"] if RESULTS.exists() else {}
+    estimates = ("step_ms", "wall", "cpu", "own")
+    return {name: Result(**{**row, **{part: Estimate(**row[part]) for part in estimates}}) for name, row in found.items()}
+
+
+def write_results(measured: Mapping[str, Result]) -> None:
+    both = {**known_results(), **measured}
+    results = {name: both[name] for name in WORKLOADS if name in both}
     RESULTS.write_text(json.dumps({"machine": machine(), "results": {n: asdict(r) for n, r in results.items()}}, indent=2) + "\n")
     text = DOCUMENT.read_text(encoding="utf-8")
     head, found_begin, rest = text.partition(BEGIN)
@@ -404,7 +414,7 @@ def write_results(results: Mapping[str, Result]) -> None:
         raise SystemExit(f"{DOCUMENT}: expected the marks {BEGIN} and {END} around the table")
     pairs = min(result.pairs for result in results.values())
     fresh = min(result.rounds for result in results.values())
-    of = f"{pairs} paired blocks each from {fresh} or more fresh pairs of processes"
+    of = f"{pairs} or more paired blocks each from {fresh} or more fresh pairs of processes"
     body = f"{BEGIN}\nMeasured on {machine()}; {of}, medians with 95 % intervals.\n\n{markdown(results)}\n{END}"
     DOCUMENT.write_text(head + body + tail, encoding="utf-8")
 
@@ -425,18 +435,18 @@ def main() -> None:
     if options.worker:
         work(options.worker, options.doctor, options.trace, options.variant)
         return
-    if options.write and (options.control or options.over_default or options.only or options.variant != "default"):
-        parser.error("--write takes neither --control nor --over-default nor --only nor --variant: the table is written whole")
+    if options.write and (options.control or options.over_default or options.variant != "default"):
+        parser.error("--write takes neither --control nor --over-default nor --variant: the table is of the defaults")
     results = {}
     for name in options.only or MAIN:
         print(f"{WORKLOADS[name].title}: {options.pairs} pairs of {WORKLOADS[name].block} steps", file=sys.stderr, flush=True)
         results[name] = measure(name, options.pairs, None if options.core < 0 else options.core, options.control, options.variant, options.over_default)
+        if options.write:  # each as soon as it is there
+            write_results(results)
     print(markdown(results))
     for result in results.values():
         parts = ", ".join(f"{tier} {100 * part:.2f} %" for tier, part in result.own_by_tier.items())
-        print(f"\n{result.title}, own blocks: {parts or 'not booked'}; resident {result.resident_kib / 1024:+.0f} MiB; record {result.record_kb:.0f} kB per 1000 steps")
-    if options.write:
-        write_results(results)
+        print(f"\n{result.title}, own blocks: {parts or 'not booked'}; resident {result.resident_kib / 1024:+.0f} MiB; record {result.record_kb or math.nan:.0f} kB per 1000 steps")
 
 
 if __name__ == "__main__":
