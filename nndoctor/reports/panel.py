@@ -16,6 +16,7 @@ A sign or a word always says what a colour says. Names come from user code, so t
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -313,7 +314,10 @@ class PanelRows:
         if not cause.fix:
             return None
         sure = f" (confidence {cause.fix_confidence})" if cause.fix_confidence and self.width >= NARROW else ""
-        fix = self.safe(cause.fix, self.width - 8 - len(sure))
+        fix, room = cause.fix, self.width - 8 - len(sure)
+        if cell_len(fix) > room and not fix.startswith("call "):  # of a sentence the aside goes first; of a call that is its line
+            fix = re.sub(r" \([^()]*\)$", "", fix)
+        fix = self.safe(fix, room)
         return self.line(("FIX ", "bold green"), (fix, "bold"), (sure, "dim"))
 
     def joins(self, cause: Text, remedy: Text) -> bool:

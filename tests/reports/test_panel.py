@@ -314,6 +314,17 @@ def test_a_second_cause_is_named_even_where_the_first_has_a_remedy_in_a_row_of_i
     assert lines[6] == " ▲ dead relu in blocks[/x] +3 since step 100"
 
 
+def test_a_long_remedy_loses_its_aside_first_and_a_call_keeps_its_line() -> None:
+    worded = Fix("Remove the softmax at the end of the model (or use NLLLoss with log_softmax, BCELoss with sigmoid)", set={"final": "none"})
+    called = Fix("Clear", call="optimizer.zero_grad()", place="before loss.backward() (a_script_with_a_long_name_to_train_it.py, line 53)")
+    rows = []
+    for fix in (worded, called):
+        state = replace(sick_state(), findings=finding_lines((replace(CAUSE, fixes=(fix,)),), TARGETS))
+        rows.append(next(line for line in plain(state, 80) if "FIX" in line))
+    assert rows[0].endswith("FIX Remove the softmax at the end of the model (confidence medium)")
+    assert "line 53)" in rows[1]
+
+
 def test_a_run_that_goes_on_points_to_watch_and_one_that_has_ended_to_its_report() -> None:
     state = sick_state()
     assert plain(state, 100)[-1].endswith("more: nndoctor watch mini-a3f1")
