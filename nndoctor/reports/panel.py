@@ -360,7 +360,8 @@ class PanelRows:
     def hinted(self, line: Text) -> Text:
         """`line` with the way to more at its right, where there is room."""
         command = "report" if self.ended or self.state.status != "running" else "watch"
-        hint = f"more: nndoctor {command} {self.safe(self.state.name, 24)}"
+        typed = re.fullmatch(r"[\w.-]{1,24}", self.state.name) and self.safe(self.state.name, 24) == self.state.name
+        hint = f"more: nndoctor {command}" + (f" {self.state.name}" if typed else "")  # without a name it is the newest run
         column = max(self.column + 1, line.cell_len + 3) if self.width >= NARROW else line.cell_len + 3
         if column + cell_len(hint) > self.width:
             column = self.width - cell_len(hint)

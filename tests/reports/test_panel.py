@@ -314,6 +314,11 @@ def test_a_second_cause_is_named_even_where_the_first_has_a_remedy_in_a_row_of_i
     assert lines[6] == " ▲ dead relu in blocks[/x] +3 since step 100"
 
 
+@pytest.mark.parametrize("name", ["a-name-that-is-too-long-for-the-row", "two words", "x;rm", ""])
+def test_what_the_panel_tells_to_type_can_be_typed(name: str) -> None:
+    assert plain(replace(sick_state(), name=name), 120)[-1].endswith("more: nndoctor watch")
+
+
 def test_a_long_remedy_loses_its_aside_first_and_a_call_keeps_its_line() -> None:
     worded = Fix("Remove the softmax at the end of the model (or use NLLLoss with log_softmax, BCELoss with sigmoid)", set={"final": "none"})
     called = Fix("Clear", call="optimizer.zero_grad()", place="before loss.backward() (a_script_with_a_long_name_to_train_it.py, line 53)")
