@@ -70,7 +70,7 @@ class Workload:
 
 WORKLOADS = {
     "lenet": Workload("LeNet, batch 64, Adam", lenet, 128, settled=1500),
-    "resnet18": Workload("ResNet-18, 32x32, batch 32, Adam", resnet18, 32, rounds=6),
+    "resnet18": Workload("ResNet-18, 32x32, batch 32, Adam", resnet18, 32, settled=700, rounds=2),
     "gpt": Workload("GPT, 4 layers, width 256, 8 x 128 tokens, AdamW", gpt, 32, rounds=4),
     "gpt12": Workload("GPT, 12 layers, width 512, 2 x 128 tokens, AdamW", gpt12, 32, rounds=2),
     "gpt12-narrow": Workload("GPT, 12 layers, width 128, 4 x 64 tokens, AdamW", gpt12_narrow, 32, rounds=4),

@@ -126,7 +126,7 @@ def unpack(payload: Payload) -> Frame:
     for copy, layout, event in payload.copies:
         if event is not None:
             event.synchronize()
-        flat = copy.cpu().numpy()
+        flat = np.array(copy.cpu().numpy())  # a copy: what is kept of the values must not hold pinned memory
         start = 0
         for name, length in layout:
             values[name] = flat[start : start + length]
