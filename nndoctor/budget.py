@@ -3,7 +3,8 @@
 Open loop: the cadence of a tier is the smallest power of two at which its own measured cost is within
 its share of the step (for the first samples three times the share at one step in 32, the floor for very
 short steps); it rises at once and falls only by a factor of four. What a look costs whatever it looks at sets the least
-cadence of all. A token bucket is the hard stop. Every input is handed in, so tests need no clock.
+cadence of all; after the first samples none looks more often than at one step in 32 where all together would then cost more
+than the budget. A token bucket is the hard stop. Every input is handed in, so tests need no clock.
 """
 
 from __future__ import annotations
@@ -119,6 +120,8 @@ class Budget:
     whole_every: int | None = None
     """Every so many-th step is measured whole, whatever that costs: one on which a compiled model runs eagerly."""
     _next_look: int = 0
+    _beyond_promise: bool = False
+    """After the first samples: all tiers together would cost more than the budget, so none looks more often than at one step in 32."""
 
     def __post_init__(self) -> None:
         if not 0 < self.budget <= 1:
@@ -162,11 +165,24 @@ class Budget:
         """The present cadence of `tier` in steps."""
         if self.cadence is not None:
             return self.cadence
+        every = self._affordable(tier)
+        return SLOWEST_BY_DEFAULT if every < SLOWEST_BY_DEFAULT and self._beyond_promise else every
+
+    def _affordable(self, tier: str) -> int:
+        """The cadence that the tier's own share and the cost of a look allow."""
         learnt = self.tiers[tier].every if tier in self.tiers else None
         least = self.frame.every or 1
         if self.frame.samples <= GENEROUS_SAMPLES:
             least = min(least, SLOWEST_BY_DEFAULT)  # a short run of short steps would else hardly be looked at
         return max(SLOWEST_BY_DEFAULT if learnt is None else learnt, least)
+
+    def _would_spend(self) -> float:
+        """Share of the step time that all tiers and the looks themselves would cost at the cadences that each can afford."""
+        if not self.step_time.seconds:
+            return 0.0
+        cadences = {name: self._affordable(name) for name in self.tiers}
+        spent = sum((tier.cost or 0.0) / cadences[name] for name, tier in self.tiers.items())
+        return (spent + (self.frame.cost or 0.0) / min(cadences.values())) / self.step_time.seconds
 
     def _overdrawn(self, step: int) -> bool:
         """The hard stop: what was spent since the dense phase is beyond four times the budget and a burst."""
@@ -194,6 +210,7 @@ class Budget:
     def frame_cost(self, seconds: float) -> None:
         """Note what a sampled step cost besides its tiers: hooks, contracts, judging. No tier looks more often than that allows."""
         self.frame.observe_cost(seconds)
+        self._beyond_promise = self.frame.samples > GENEROUS_SAMPLES and self._would_spend() > self.budget
 
     def spend(self, tier: str, seconds: float) -> None:
         """Book a cost that no cadence steers (hooks on every step, judging, writing)."""

@@ -144,3 +144,28 @@ def test_whole_steps_are_measured_by_all_tiers_and_the_next_look_knows_of_them()
 def test_without_whole_steps_there_are_none() -> None:
     budget = Budget(cadence=8, dense=0)
     assert not any(budget.is_whole(step) for step in range(1, 30))
+
+
+def planned(step_time: float, looks: int = GENEROUS_SAMPLES + 1, **costs: float) -> Budget:
+    """A budget that has learnt what each tier and a look cost, in seconds."""
+    budget = Budget()
+    for step in range(1, 41):
+        budget.step_took(step, step_time, 0.0, False)
+    for _ in range(looks):
+        for tier, seconds in costs.items():
+            if tier != "look":
+                budget.tier_cost(tier, seconds)
+        budget.frame_cost(costs["look"])
+    return budget
+
+
+def test_no_tier_looks_more_often_than_usual_where_all_together_would_cost_more_than_the_budget() -> None:
+    costs = {"parameters": 9e-3, "activations": 3.6e-3, "times": 2.4e-3, "graph": 1.6e-3, "data": 0.8e-3}
+    cheap, dear = planned(0.15, **costs, look=1e-3), planned(0.15, **costs, look=9e-3)
+    assert cheap.every("parameters") == 16
+    assert cheap.every("activations") == 8
+    assert {dear.every(tier) for tier in costs} == {SLOWEST_BY_DEFAULT}
+    together = (sum(costs.values()) + 9e-3) / SLOWEST_BY_DEFAULT / 0.15
+    assert together < dear.budget
+    assert planned(0.15, looks=20, **costs, look=9e-3).every("activations") == 8, "a short run is looked at as often as each tier can afford"
+    assert planned(0.002, **costs, look=9e-3).every("parameters") > SLOWEST_BY_DEFAULT, "what is seldom already stays as seldom"
