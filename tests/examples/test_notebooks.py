@@ -41,7 +41,7 @@ def outputs(notebook: Any) -> list[Any]:
 
 def panels(notebook: Any) -> int:
     """Displays with the panel in them; each run has one, which is updated in place."""
-    return sum("want 1e-3" in output.get("data", {}).get("text/html", "") for output in outputs(notebook))
+    return sum("upd/w" in output.get("data", {}).get("text/html", "") for output in outputs(notebook))
 
 
 def test_the_panel_stands_below_the_cell_that_trains_and_the_cause_is_named(repository: Path, tmp_path: Path) -> None:
