@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import random
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 # Before torch or numpy start their thread pools: two tests' worth of threads on two cores is slower than one.
@@ -38,25 +37,6 @@ def _fixed_seeds() -> None:
     if torch := sys.modules.get("torch"):
         torch.manual_seed(0)
         torch.set_num_threads(1)
-
-
-@pytest.fixture(autouse=True)
-def _nothing_left_behind() -> Iterator[None]:
-    """No test sees what another one left: a doctor that is still attached with its hooks, or what was compiled.
-
-    Hooks on all modules and dynamo's counts are those of the whole process, and the doctor looks at both.
-    """
-    yield
-    if doctors := sys.modules.get("nndoctor.doctor"):
-        for doctor in doctors.attached_doctors():
-            doctor.close()
-    if modules := sys.modules.get("torch.nn.modules.module"):
-        for hooks in (modules._global_forward_pre_hooks, modules._global_forward_hooks, modules._global_forward_hooks_always_called):
-            hooks.clear()
-    utils = sys.modules.get("torch._dynamo.utils")
-    if utils is not None and utils.counters:
-        sys.modules["torch"]._dynamo.reset()
-        utils.counters.clear()
 
 
 @pytest.fixture(scope="session")
