@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 # Before torch or numpy start their thread pools: two tests' worth of threads on two cores is slower than one.
@@ -37,6 +38,25 @@ def _fixed_seeds() -> None:
     if torch := sys.modules.get("torch"):
         torch.manual_seed(0)
         torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def _nothing_left_behind() -> Iterator[None]:
+    """No test sees what another one left in the process: an attached doctor, what was compiled, a hook on all modules.
+
+    The doctor looks at all three. A hook that outlives its doctor is a defect of ours, so it fails the test.
+    """
+    yield
+    if doctors := sys.modules.get("nndoctor.doctor"):
+        for doctor in doctors.attached_doctors():
+            doctor.close()
+    utils = sys.modules.get("torch._dynamo.utils")
+    if utils is not None and utils.counters:
+        sys.modules["torch"]._dynamo.reset()
+        utils.counters.clear()
+    if modules := sys.modules.get("torch.nn.modules.module"):
+        left = {name: dict(hooks) for name, hooks in vars(modules).items() if name.startswith("_global") and "hooks" in name and hooks}
+        assert not left, f"hooks on all modules were left behind: {left}"
 
 
 @pytest.fixture(scope="session")

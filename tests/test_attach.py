@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from nndoctor.cli.run import RunOptions, run_script
+from nndoctor.cli.run import CheckupOptions, RunOptions, run_script
 from nndoctor.doctor import attached_doctors
 from nndoctor.record import RecordReader
 
@@ -157,13 +157,14 @@ for epoch in range(3):
 """
 
 
-def test_a_compiled_script_is_not_warned_of_our_hooks_and_shows_its_layers_on_eager_steps(tmp_path: Path) -> None:
+@pytest.mark.parametrize("checkup", [False, True])
+def test_a_compiled_script_is_not_warned_of_our_hooks_and_shows_its_layers_on_eager_steps(tmp_path: Path, checkup: bool) -> None:
     script, folder = tmp_path / "train.py", tmp_path / "run"
     script.write_text(HEAD + COMPILED)
     with warnings.catch_warnings(record=True) as heard:
         warnings.simplefilter("always")
         before = list(warnings.filters)
-        code = run_script(["--", str(script)], RunOptions(ui="off", run_dir=folder, cadence=1, eager_every=2))
+        code = run_script(["--", str(script)], RunOptions(ui="off", run_dir=folder, cadence=1, eager_every=2, checkup=CheckupOptions() if checkup else None))
         assert warnings.filters == before
     assert code == 0
     assert not [warning for warning in heard if "global hooks" in str(warning.message)]

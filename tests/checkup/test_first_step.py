@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -154,3 +155,12 @@ def test_the_autocast_of_the_script_is_used_again() -> None:
     patient, loss = patient_of(Mlp(), step)
     assert patient.unknown_loss == ""
     assert torch.equal(loss_for(patient.trial(), patient.batch), loss)
+
+
+def test_a_compiled_model_is_not_warned_of_our_hooks_once_the_first_step_is_over() -> None:
+    model = Mlp((64, 16, 4))
+    patient_of(model, lambda m: m(torch.randn(8, 64)).square().mean())
+    compiled = torch.compile(model, backend="eager", dynamic=False)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        compiled(torch.randn(8, 64))

@@ -5,19 +5,12 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Mapping
 
-import pytest
 import torch
 from torch import nn
 
 from nndoctor.discovery import ModelIndex
 from nndoctor.probes.base import Measured
 from nndoctor.probes.targets import TargetProbe
-
-
-@pytest.fixture(autouse=True)
-def nothing_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The look rests while anything in the process is compiled, which other tests may have done."""
-    monkeypatch.setattr("nndoctor.probes.targets.compiled_frames", lambda: 0)
 
 
 def net() -> nn.Sequential:
