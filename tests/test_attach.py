@@ -163,9 +163,9 @@ def test_a_compiled_script_is_not_warned_of_our_hooks_and_shows_its_layers_on_ea
     script.write_text(HEAD + COMPILED)
     with warnings.catch_warnings(record=True) as heard:
         warnings.simplefilter("always")
-        before = list(warnings.filters)
         code = run_script(["--", str(script)], RunOptions(ui="off", run_dir=folder, cadence=1, eager_every=2, checkup=CheckupOptions() if checkup else None))
-        assert warnings.filters == before
+        # The compiler's own imports add filters for good; ours is taken out again.
+        assert not [pattern for _, pattern, *_ in warnings.filters if pattern is not None and "global hooks" in pattern.pattern]
     assert code == 0
     assert not [warning for warning in heard if "global hooks" in str(warning.message)]
     measured = [frame for frame in RecordReader(folder).frames() if "time.forward" in frame.values and frame.values["time.forward"].any()]
