@@ -62,6 +62,7 @@ from nndoctor.probes.packaged import packaged_subscribers
 from nndoctor.probes.parameters import ParameterProbe
 from nndoctor.probes.subscriptions import SubscriberProbe, undisturbed
 from nndoctor.quiet import Notes, plain_row
+from nndoctor.ranks import own_folder, rank
 from nndoctor.record import RecordWriter, RunFacts, new_run_folder
 from nndoctor.responses import OnFinding, Responses, Wishes, actions_of, save_checkpoint
 from nndoctor.rules import Judge, load_rulesets
@@ -135,7 +136,8 @@ def wrap(
         loss_fn: the loss, for the facts of the run; the doctor finds the loss value without it.
         loader: the training loader, where it is iterated before ``wrap`` or is no DataLoader.
         rules: rulesets to judge by: ``core``, a path, ``package:name``.
-        run_dir: folder of the run record; default ``.nndoctor/runs/<time>-<name>``.
+        run_dir: folder of the run record; default ``.nndoctor/runs/<time>-<name>``. In a distributed training it is that
+            of the first process; the others take ``run_dir-rank1`` and so on beside it.
         ui: ``auto``, ``footer``, ``lines``, ``notebook`` or ``off``.
         budget: share of the step time that the doctor may cost.
         cadence: measure every `cadence`-th step instead of by budget (reproducible runs).
@@ -194,7 +196,7 @@ def wrap(
             return doctor
     options = _Options(
         rules=(rules,) if isinstance(rules, (str, Path)) else tuple(rules),
-        run_dir=Path(run_dir) if run_dir is not None else None,
+        run_dir=own_folder(Path(run_dir), rank()) if run_dir is not None else None,
         ui=ui,
         budget=Budget(budget, cadence),
         inside=compiled_activations,
@@ -1361,5 +1363,4 @@ def _resident_bytes() -> float | None:
 
 def _choose_display(ui: str) -> Any:
     terminal = import_module("nndoctor.reports.terminal")
-    rank = int(os.environ.get("RANK", "0") or 0)
-    return terminal.choose_display(ui, sys.stderr, rank)
+    return terminal.choose_display(ui, sys.stderr, rank())

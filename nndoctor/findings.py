@@ -240,7 +240,7 @@ class Diagnosis:
         probe_failures: probes that were dismissed.
         steps: the last step judged.
         rules: how many rules were loaded.
-        layers: how many layers the run has.
+        layers: how many layers the run has: modules of the model, not calls such as ``relu()``.
         facts: what the run was (model, optimizer, loss, versions, what it was taken to be).
 
     Examples:
@@ -270,6 +270,12 @@ class Diagnosis:
             for f in self.findings
             if f.explained_by is None and f.suppressed is None and f.severity > Severity.INFO
         )
+
+    @property
+    def rules_looking(self) -> int:
+        """How many rules found something to judge, at one layer at least."""
+        judging = {f.rule for f in self.findings if f.state != "cleared"}
+        return self.rules - len({item.rule for item in self.not_examined} - judging)
 
     @property
     def worst(self) -> Severity | None:
@@ -402,7 +408,13 @@ def _placed(place: str, places: Mapping[str, Sequence[Mapping[str, Any]]]) -> st
     return f"{side} {' and '.join(told)}"
 
 
-def _counted(number: int, thing: str) -> str:
+def rules_that_looked(diagnosis: Diagnosis) -> str:
+    """``129 rules``, or ``101 of 129 rules`` where some found nothing in this run to judge."""
+    looking = diagnosis.rules_looking
+    return ("" if looking == diagnosis.rules else f"{looking} of ") + counted(diagnosis.rules, "rule")
+
+
+def counted(number: int, thing: str) -> str:
     """``1 layer``, ``10 000 steps``."""
     return f"{number:,} {thing}{'s' * (number != 1)}".replace(",", " ")
 
@@ -411,14 +423,14 @@ def verdict(diagnosis: Diagnosis) -> str:
     """The one sentence that sums a diagnosis up."""
     loud = [f for f in diagnosis.findings if f.severity > Severity.INFO and f.suppressed is None]
     if not loud:
-        seen = f"{_counted(diagnosis.rules, 'rule')}, {_counted(diagnosis.layers, 'layer')}"
-        return f"No problems found in {_counted(diagnosis.steps, 'step')} ({seen})."
+        seen = f"{rules_that_looked(diagnosis)}, {counted(diagnosis.layers, 'layer')}"
+        return f"No problems found in {counted(diagnosis.steps, 'step')} ({seen})."
     roots = diagnosis.root_causes
     names = ", ".join(dict.fromkeys(f.diagnosis for f in roots)) or loud[0].diagnosis
     first = roots[0] if roots else loud[0]
-    counted = f"{_counted(len(loud), 'finding')}, {_counted(len(roots), 'root cause')}"
+    found = f"{counted(len(loud), 'finding')}, {counted(len(roots), 'root cause')}"
     remedy = f" -> {describe_fix(first.fixes[0])}" if first.fixes else ""
-    return f"{counted}: {names}{remedy} (nndoctor explain {first.rule})"
+    return f"{found}: {names}{remedy} (nndoctor explain {first.rule})"
 
 
 @dataclass(frozen=True, slots=True)

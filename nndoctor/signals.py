@@ -86,6 +86,11 @@ class Targets:
     def size(self, axis: Axis) -> int:
         return len(self.names(axis))
 
+    @property
+    def modules(self) -> int:
+        """How many layers are modules of the model, functional calls such as ``relu()`` not counted."""
+        return len(self.layers) - sum(kind.endswith("()") for kind in self.layer_kinds)
+
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
 

@@ -84,6 +84,7 @@ def test_a_plain_loop_is_followed_with_names_epochs_and_validation(
     captured = capsys.readouterr()
     assert captured.out == "argv ['--lr', '0.1'] __main__\n"
     assert "No problems found in 18 steps" in captured.err.splitlines()[-1]
+    assert captured.err.rstrip().endswith(" rules, 2 layers)."), "the call of relu() is no layer of the model"
     reader = RecordReader(folder)
     found = list(reader.frames())
     assert reader.targets.params == ("first.weight", "first.bias", "second.weight", "second.bias")

@@ -7,7 +7,17 @@ from typing import Any
 
 import pytest
 
-from nndoctor.findings import Diagnosis, Evidence, Finding, Fix, Severity, describe_fix, format_value, ordered
+from nndoctor.findings import (
+    Diagnosis,
+    Evidence,
+    Finding,
+    Fix,
+    NotExamined,
+    Severity,
+    describe_fix,
+    format_value,
+    ordered,
+)
 
 
 def finding(rule: str, severity: Severity = Severity.ERROR, **changes: Any) -> Finding:
@@ -17,6 +27,12 @@ def finding(rule: str, severity: Severity = Severity.ERROR, **changes: Any) -> F
 def test_a_clean_run_is_told_with_what_was_looked_at() -> None:
     assert Diagnosis(steps=10_000, rules=58, layers=60).verdict == "No problems found in 10 000 steps (58 rules, 60 layers)."
     assert Diagnosis(steps=1, rules=1, layers=1).verdict == "No problems found in 1 step (1 rule, 1 layer)."
+
+
+def test_rules_that_found_nothing_to_judge_are_not_counted_as_silence() -> None:
+    unlooked = (NotExamined("a", "no validation"), NotExamined("a", "another reason"), NotExamined("b", "no BatchNorm"))
+    assert Diagnosis(steps=5, rules=9, layers=2, not_examined=unlooked).verdict == "No problems found in 5 steps (7 of 9 rules, 2 layers)."
+    assert Diagnosis(rules=9, not_examined=unlooked, findings=(finding("a"),)).rules_looking == 8, "it fired at another layer"
 
 
 def test_the_verdict_names_the_root_cause_and_its_fix() -> None:

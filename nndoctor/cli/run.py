@@ -15,6 +15,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from nndoctor import ranks
+
 if TYPE_CHECKING:
     from nndoctor.checkup_results import Checkup
     from nndoctor.doctor import Doctor
@@ -66,7 +68,7 @@ def run_script(argv: Sequence[str], options: RunOptions) -> int:
         return USAGE_ERROR
     if os.environ.get("NNDOCTOR", "").strip().lower() in {"0", "off", "false", "no"}:
         return _execute(arguments)
-    rank = _rank()
+    rank = ranks.rank()
     options = _of_rank(options, rank)
     if options.ui != "off" and rank == 0 and sys.stderr.isatty():  # torch alone takes seconds
         print(f"nndoctor: starting {_name(arguments)}; the panel comes with its first step", file=sys.stderr, flush=True)
@@ -222,20 +224,12 @@ def _print_traceback(error: BaseException) -> None:
     traceback.print_exception(type(error), error, trace)
 
 
-def _rank() -> int:
-    """Which of the processes of a distributed training this is, as launchers tell it; 0 for a training by itself."""
-    told = os.environ.get("RANK", "")
-    return int(told) if told.isdecimal() else 0
-
-
 def _of_rank(options: RunOptions, rank: int) -> RunOptions:
-    """The files that were asked for are the first process's; the others get a folder of their own beside its."""
+    """The files that were asked for are the first process's; the doctor gives each a folder of its own."""
     if rank == 0:
         return options
-    folder = options.run_dir
     return replace(
         options,
-        run_dir=None if folder is None else folder.with_name(f"{folder.name}-rank{rank}"),
         report=None,
         json=None,
         checkup=None if options.checkup is None else replace(options.checkup, json=None),

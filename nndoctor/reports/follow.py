@@ -69,7 +69,7 @@ class Follower:
             probe_failures=self._probe_failures(),
             steps=max(self.history.step, self._reader.last_step),
             rules=rules or 0,
-            layers=len(self.history.targets.layers),
+            layers=self.history.targets.modules,
             facts={"taken_for": taken_for(known)},
         )
         state = panel_state(

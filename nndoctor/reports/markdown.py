@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 
-from nndoctor.findings import Finding, taken_for
+from nndoctor.findings import Finding, counted, rules_that_looked, taken_for
 from nndoctor.reports.charts import number, quantity, run_line, spread_line, whole_number
 from nndoctor.reports.sections.common import Case, case, since, telling, told_first, where
 from nndoctor.reports.sections.measured import flat, overhead, sampling
@@ -46,7 +46,7 @@ def _lines(view: RunView) -> Iterator[str]:
     mark = grade(view.diagnosis)
     yield f"# {escaped(view.name)}: {mark.letter}, {mark.word}"
     yield from ("", f"**{escaped(view.diagnosis.verdict)}**", "")
-    yield f"{view.status}, {whole_number(view.diagnosis.steps)} steps, {len(view.targets.layers)} layers, {view.diagnosis.rules} rules"
+    yield f"{view.status}, {whole_number(view.diagnosis.steps)} steps, {counted(view.targets.modules, 'layer')}, {rules_that_looked(view.diagnosis)}"
     said = taken_for(view.facts)
     if said:
         yield from ("", f"Taken for: {escaped('; '.join(said))}")

@@ -228,7 +228,6 @@ def panel_state(
 def with_diagnosis(state: PanelState, diagnosis: Diagnosis, targets: Targets | None = None) -> PanelState:
     """`state` with the findings of `diagnosis` in place of its own; what was measured stays."""
     firing = {f.rule for f in diagnosis.findings if f.state != "cleared"}
-    judged = diagnosis.rules - len({n.rule for n in diagnosis.not_examined} - firing)
     lines = finding_lines(diagnosis.findings, targets or Targets())
     if targets is None:
         words = {line.rule: line.place_word for line in state.findings}
@@ -238,7 +237,7 @@ def with_diagnosis(state: PanelState, diagnosis: Diagnosis, targets: Targets | N
         step=max(state.step, diagnosis.steps),
         findings=lines,
         rules=diagnosis.rules,
-        rules_ok=max(0, judged - len(firing)),
+        rules_ok=max(0, diagnosis.rules_looking - len(firing)),
         acknowledged=sum(f.suppressed is not None for f in diagnosis.findings),
         not_examined=len(diagnosis.not_examined),
         probe_failures=tuple(dict.fromkeys(p.probe for p in diagnosis.probe_failures)),

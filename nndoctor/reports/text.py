@@ -5,7 +5,7 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Iterator
 
-from nndoctor.findings import Finding, taken_for
+from nndoctor.findings import Finding, counted, rules_that_looked, taken_for
 from nndoctor.reports.charts import quantity, whole_number
 from nndoctor.reports.sections.common import Case, case, since, telling, told_first
 from nndoctor.reports.sections.measured import overhead, sampling
@@ -23,7 +23,7 @@ def render(view: RunView) -> str:
 def _lines(view: RunView) -> Iterator[str]:
     mark = grade(view.diagnosis)
     yield f"{clean(view.name)}: {mark.letter}, {mark.word}"
-    yield f"{view.status}, {whole_number(view.diagnosis.steps)} steps, {_counted(len(view.targets.layers), 'layer')}, {_counted(view.diagnosis.rules, 'rule')}"
+    yield f"{view.status}, {whole_number(view.diagnosis.steps)} steps, {counted(view.targets.modules, 'layer')}, {rules_that_looked(view.diagnosis)}"
     said = taken_for(view.facts)
     if said:
         yield from _wrapped(f"taken for: {'; '.join(said)}", "", "  ")
@@ -93,19 +93,15 @@ def _not_judged(view: RunView) -> Iterator[str]:
     unjudged = view.diagnosis.not_examined
     if not unjudged:
         return
-    counted = f"{_counted(len(unjudged), 'rule')} could not be judged"
+    unlooked = f"{counted(len(unjudged), 'rule')} could not be judged"
     if view.diagnosis.root_causes:
         yield ""
         they = "it looks" if len(unjudged) == 1 else "they look"
-        yield from _wrapped(f"{counted}, as what {they} at was not there to be measured (--format md says what): {', '.join(item.rule for item in unjudged)}", "", "  ")
+        yield from _wrapped(f"{unlooked}, as what {they} at was not there to be measured (--format md says what): {', '.join(item.rule for item in unjudged)}", "", "  ")
         return
-    yield from ("", counted)
+    yield from ("", unlooked)
     for item in unjudged:
         yield from _wrapped(f"{item.rule}: {item.reason}", "  - ", "    ")
-
-
-def _counted(number: int, thing: str) -> str:
-    return f"{number} {thing}{'s' * (number != 1)}"
 
 
 def _wrapped(text: str, first: str, rest: str) -> list[str]:

@@ -198,7 +198,7 @@ class Judge:
             probe_failures=tuple(probe_failures),
             steps=self.history.step,
             rules=len(self.ruleset.rules),
-            layers=len(self.targets.layers),
+            layers=self.targets.modules,
             facts=dict(facts or {}),
         )
 

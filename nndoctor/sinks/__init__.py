@@ -5,12 +5,12 @@ A tracker's library is never imported here: it is used where the script has impo
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from importlib import import_module
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any
 
+from nndoctor.ranks import rank
 from nndoctor.sinks.base import Sink as Sink
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ def active_sinks(failed: Callable[[str, Exception], None] | None = None) -> list
     Args:
         failed: told of a sink that could not be asked, as (where, error); without it that raises.
     """
-    if os.environ.get("RANK", "0") not in ("", "0"):
+    if rank() > 0:
         return []
     found: list[Sink] = []
     ways: list[tuple[str, Callable[[], Any]]] = [(name, lambda name=name: __getattr__(name)) for name in FIND_THEMSELVES]  # type: ignore[misc]

@@ -166,7 +166,7 @@ def trained_beside_its_bar(stage: Stage, name: str, cell: Cell) -> None:
     if cell.footer:
         assert sum("-- nndoctor" in line or "── nndoctor" in line for line in lines) == 1, f"{name}: no copies of the panel"
         words = " ".join(" ".join(lines).split())
-        assert re.search(rf"No problems found in {STEPS} steps \(\d+ rules, \d layers\)\.", words), f"{name}: {lines}"
+        assert re.search(rf"No problems found in {STEPS} steps \((\d+ of )?\d+ rules, \d layers\)\.", words), f"{name}: {lines}"
     else:
         the_lines_are_whole(lines, findings=0)
 

@@ -58,8 +58,7 @@ def watched(view: RunView) -> str:
     """What stood behind the silence of a healthy run: the rules that watched, and what watching cost."""
     if view.diagnosis.steps == 0:
         return ""
-    count = view.diagnosis.rules - len({item.rule for item in view.diagnosis.not_examined})
-    layers = len(view.targets.layers)
+    count, layers = view.diagnosis.rules_looking, view.targets.modules
     said = f"{count} rule{'s' * (count != 1)} watched {whole_number(layers)} layer{'s' * (layers != 1)}"
     return "; ".join(part for part in (said, sampling(view), overhead(view) and f"the doctor took {overhead(view)}") if part) + "."
 
