@@ -198,7 +198,7 @@ class Viewer:
             self.place = replace(self.place, note=f"{self._follower.folder} is gone; this is what was read of it")
         problems = self._follower.problems
         if len(problems) > self._problems_told:
-            self.place = replace(self.place, note=f"damaged: {problems[-1]}")
+            self.place = replace(self.place, note=problems[-1])
         self._problems_told = len(problems)
         self.scene = replace(
             self.scene,

@@ -467,7 +467,7 @@ def test_damage_in_a_record_is_told_and_the_rest_is_shown(tmp_path: Path) -> Non
     while viewer.scene.behind:
         viewer.look()
     lines = [line.plain for line in viewer.lines(120, 24)]
-    assert "damaged:" in lines[-1]
+    assert "cannot be read: its checksum does not match" in lines[-1]
     assert any("learning rate too high" in line for line in lines)
     viewer.close()
 
