@@ -14,41 +14,36 @@ STATISTICS = ("act.mean", "act.std", "act.rms", "act.max", "act.nonfinite", "act
 COMBINED = ("mean", "mean", "mean", "amax", "sum", "mean", "amax")
 """How several calls of one layer in one step become one number."""
 
-LAYOUTS_KEPT = 8
+LAYOUTS_KEPT = 32
 FIRST_ROWS = 16
+MOST_ROWS = 128
+"""Samples held at a time, half a MiB of them: a step with more calls is worked up in turns as long as that."""
 
 
 @dataclass(slots=True, eq=False)
 class Slot:
-    """Where one call of one layer keeps its sample, and how it is taken from an output of the present shape."""
+    """Where one call of one layer kept its sample last, and how it is taken from an output of the present shape."""
 
-    layer: int
     board: Board
-    row: int
+    row: int = -1
     key: tuple[Any, ...] = ()
     block: Block | None = None
     target: torch.Tensor | None = None
-    stamp: int = -1
 
 
 @dataclass(slots=True, eq=False)
 class Board:
-    """The samples of one step on one device: a row of the buffer per measured call."""
+    """The samples of one step on one device: a row of the buffer per measured call, up to ``MOST_ROWS`` at a time."""
 
     samples: torch.Tensor  # (rows, SAMPLES, COLUMNS)
     quiet: torch.Tensor  # zero, the alarm of outputs that need none
-    rows: int = 0
-    order: list[Slot] = field(default_factory=list)
+    held: list[Slot] = field(default_factory=list)
+    """Whose samples the rows hold now."""
     sums: list[torch.Tensor] = field(default_factory=list)
+    done: list[torch.Tensor] = field(default_factory=list)
+    """What is known of the calls before those, (statistics, calls) each."""
+    layers: list[int] = field(default_factory=list)
     turns: list[int] = field(default_factory=list)
-
-
-@dataclass(frozen=True, slots=True)
-class Layout:
-    """Index tensors for one order of calls on one device; mostly the same order comes again."""
-
-    rows: torch.Tensor | None  # None: the first rows in their own order
-    correction: torch.Tensor  # (calls,)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,9 +61,8 @@ class Samples:
     def __init__(self) -> None:
         self._boards: dict[torch.device, Board] = {}
         self._slots: dict[tuple[int, int, torch.device], Slot] = {}
-        self._layouts: dict[tuple[int, ...], Layout] = {}
+        self._corrections: dict[tuple[Any, ...], torch.Tensor] = {}
         self._destinations: dict[tuple[int, ...], Destination] = {}
-        self._stamps = 0
         self._turn = 0
 
     def take(
@@ -79,7 +73,7 @@ class Samples:
         Follow it by ``watch`` with a scalar that is not finite if any element of the output is not.
 
         Returns:
-            The copy as (repeats, entries, repeats, units, positions), valid until the next step; None for
+            The copy as (repeats, entries, repeats, units, positions), valid until the next call; None for
             an empty tensor or a scalar.
         """
         slot = self._slots.get((layer, call, tensor.device)) or self._new_slot(layer, call, tensor.device)
@@ -88,11 +82,18 @@ class Samples:
             self._plan(slot, key)
         if slot.block is None:
             return None
-        if slot.target is None:
-            slot.target = slot.board.samples[slot.row].view(slot.block.size)
+        board = slot.board
+        if len(board.held) == MOST_ROWS:
+            self._work_up(board)
+        row = len(board.held)
+        if row == len(board.samples):
+            self._grow(board)
+        if slot.target is None or slot.row != row:
+            slot.row, slot.target = row, board.samples[row].view(slot.block.size)
         slot.target.copy_(slot.block.view(tensor, phase))
-        slot.board.order.append(slot)
-        slot.board.turns.append(self._turn)
+        board.held.append(slot)
+        board.layers.append(layer)
+        board.turns.append(self._turn)
         self._turn += 1
         return slot.target
 
@@ -106,35 +107,29 @@ class Samples:
         if board is None:
             board = Board(torch.zeros(FIRST_ROWS, SAMPLES, COLUMNS, device=device), torch.zeros((), device=device))
             self._boards[device] = board
-        if board.rows == len(board.samples):
-            board.samples = torch.cat((board.samples, torch.zeros_like(board.samples)))
-            for other in self._slots.values():
-                if other.board is board:
-                    other.target = None  # a view of the former buffer
-        slot = Slot(layer, board, board.rows)
-        board.rows += 1
-        self._slots[layer, call, device] = slot
+        slot = self._slots[layer, call, device] = Slot(board)
         return slot
+
+    def _grow(self, board: Board) -> None:
+        board.samples = torch.cat((board.samples, torch.zeros_like(board.samples)))
+        for slot in self._slots.values():
+            if slot.board is board:
+                slot.target = None  # a view of the former buffer
 
     def _plan(self, slot: Slot, key: tuple[Any, ...]) -> None:
         """Choose the elements for a new shape."""
-        before = slot.block
         slot.key, slot.block, slot.target = key, sample_block(*key), None
-        if before is None or slot.block is None or before.entries != slot.block.entries:
-            slot.stamp = self._stamps
-            self._stamps += 1
 
     def clear(self) -> None:
         """Forget what was taken in this step."""
         self._turn = 0
         for board in self._boards.values():
-            board.order.clear()
-            board.sums.clear()
-            board.turns.clear()
+            for taken in (board.held, board.sums, board.done, board.layers, board.turns):
+                taken.clear()
 
     def collect(self, layers: int) -> dict[str, torch.Tensor]:
         """The statistics of what was taken, each of shape (layers,), NaN for layers that were not; then clear."""
-        boards = [board for board in self._boards.values() if board.order]
+        boards = [board for board in self._boards.values() if board.layers]
         if not boards:
             return {}
         home = next((board.samples.device for board in boards if board.samples.is_cuda), boards[0].samples.device)
@@ -151,34 +146,35 @@ class Samples:
 
     def _statistics(self, board: Board) -> torch.Tensor:
         """All statistics but the last of one device's calls, in order of execution, (statistics, calls)."""
-        layout = self._layout(board)
-        blocks = board.samples[: len(board.order)] if layout.rows is None else board.samples.index_select(0, layout.rows)
-        found = block_statistics(blocks, layout.correction)
+        self._work_up(board)
+        return board.done[0] if len(board.done) == 1 else torch.cat(board.done, 1)
+
+    def _work_up(self, board: Board) -> None:
+        """Make statistics of the samples held, whose rows are then free."""
+        if not board.held:
+            return
+        found = block_statistics(board.samples[: len(board.held)], self._correction(board))
         sums = torch.stack(board.sums)
         count = found[STATISTICS.index("act.nonfinite")]
         torch.maximum(count, (sums - sums).nan_to_num_(nan=1.0), out=count)
-        return found
+        board.done.append(found)
+        board.held.clear()
+        board.sums.clear()
 
-    def _layout(self, board: Board) -> Layout:
-        key = tuple(slot.stamp for slot in board.order)
-        if key not in self._layouts:
-            if len(self._layouts) >= LAYOUTS_KEPT:
-                self._layouts.clear()
-            self._layouts[key] = self._new_layout(board)
-        return self._layouts[key]
-
-    def _new_layout(self, board: Board) -> Layout:
-        device = board.samples.device
-        entries = [slot.block.entries for slot in board.order if slot.block is not None]
-        rows = [slot.row for slot in board.order]
-        return Layout(
-            rows=None if rows == list(range(len(rows))) else on_device(rows, device),
-            correction=on_device([(n / (n - 1)) ** 0.5 if n > 1 else float("nan") for n in entries], device),
-        )
+    def _correction(self, board: Board) -> torch.Tensor:
+        """sqrt(n / (n - 1)) for the n batch entries of each sample held, (calls,); mostly the same ones come again."""
+        entries = tuple(slot.block.entries for slot in board.held if slot.block is not None)
+        key = (board.samples.device, entries)
+        if key not in self._corrections:
+            if len(self._corrections) >= LAYOUTS_KEPT:
+                self._corrections.clear()
+            values = [(n / (n - 1)) ** 0.5 if n > 1 else float("nan") for n in entries]
+            self._corrections[key] = on_device(values, board.samples.device)
+        return self._corrections[key]
 
     def _destination(self, boards: list[Board], home: torch.device) -> Destination:
         turns = [turn for board in boards for turn in board.turns]
-        numbers = [slot.layer for board in boards for slot in board.order]
+        numbers = [layer for board in boards for layer in board.layers]
         order = sorted(range(len(turns)), key=turns.__getitem__)
         key = (*numbers, -1, *order)
         if key not in self._destinations:

@@ -76,14 +76,14 @@ class Sketch:
 
     Args:
         tensors: the tensors whose shapes set the layout, all on one device.
-        width: columns, a multiple of 16.
+        width: columns, a multiple of 16; fewer are made where no tensor needs as many.
         seed: of the private generator that draws the phases.
     """
 
     def __init__(self, tensors: Sequence[torch.Tensor], width: int, seed: int = 0) -> None:
-        self.width = width
         self.device = tensors[0].device
         self.sizes = [local(t).numel() for t in tensors]
+        self.width = width = min(width, -(-max(1, *self.sizes) // BLOCKS) * BLOCKS)  # none is longer than the longest
         self.counts = [min(n, width) for n in self.sizes]
         self._random = random.Random(seed)
         self.phase = self._random.random()

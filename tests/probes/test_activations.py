@@ -6,7 +6,7 @@ import copy
 import io
 import math
 import pickle
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import pytest
@@ -19,6 +19,7 @@ from torch.utils.checkpoint import checkpoint
 from nndoctor.discovery import ModelIndex
 from nndoctor.probes.activations import ActivationProbe
 from nndoctor.probes.layer_times import LayerTimesProbe
+from nndoctor.probes.samples import MOST_ROWS, Samples
 from nndoctor.signals import CATALOGUE
 
 
@@ -230,7 +231,7 @@ def test_shared_layers_and_accumulation_are_combined_over_a_bounded_number_of_ca
     assert session.value("act.mean", "0") == pytest.approx(sum(float(o.mean()) for o in outputs) / 3, abs=1e-6)
     session.run(lambda: [model(torch.randn(16, 4)) for _ in range(50)], 2)
     assert session.value("layer.calls", "0") == 50
-    assert max(board.rows for board in session.probe._samples._boards.values()) <= 4
+    assert len(session.probe._samples._slots) <= 4
 
 
 def test_outputs_in_tuples_dicts_and_nothing_at_all() -> None:
@@ -690,12 +691,52 @@ def test_a_frozen_encoder_in_eval_mode_keeps_its_fused_path() -> None:
     assert session.value("layer.calls", "head") == 1
 
 
-def test_more_layers_than_the_buffer_first_holds_are_all_measured() -> None:
-    model = nn.Sequential(*(nn.Linear(4, 4) for _ in range(40)))
-    batch = torch.randn(16, 4)
+@pytest.mark.parametrize("layers", [40, MOST_ROWS, MOST_ROWS + 1, 2 * MOST_ROWS + 40])
+def test_more_layers_than_the_buffer_holds_are_all_measured(layers: int) -> None:
+    model = nn.Sequential(*(nn.Sequential(nn.Linear(4, 4), nn.LayerNorm(4))[number % 2] for number in range(layers)))
     session = Session(model)
     session.run(lambda: model(torch.randn(16, 4)))
+    batch = torch.randn(8, 4)
     session.run(lambda: model(batch))
-    for number in range(40):
+    for number in range(layers):
         batch = model[number](batch).detach()
         assert session.value("act.mean", str(number)) == pytest.approx(float(batch.mean()), abs=1e-6)
+        assert session.value("act.batch_std", str(number)) == pytest.approx(float(batch.std(0).mean()), rel=1e-4, abs=1e-6)
+
+
+def test_calls_beyond_the_buffer_in_another_order_keep_their_layers_and_the_first_nan_its_place() -> None:
+    parts = nn.ModuleList(nn.Linear(4, 4) for _ in range(2 * MOST_ROWS))
+
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.parts = parts
+
+        def forward(self, x: torch.Tensor, order: Sequence[int]) -> torch.Tensor:
+            for number in order:
+                x = parts[number](x)
+            return x
+
+    model, batch = Net(), torch.randn(16, 4)
+    session = Session(model)
+    session.run(lambda: model(batch, range(len(parts))))
+    backwards = range(len(parts) - 1, 4, -1)
+    with torch.no_grad():
+        parts[50].bias[0] = torch.nan
+    session.run(lambda: model(batch, backwards))
+    for number in backwards:
+        batch = parts[number](batch).detach()
+        if number > 50:
+            assert session.value("act.mean", f"parts.{number}") == pytest.approx(float(batch.mean()), abs=1e-6)
+        assert session.value("act.first_nonfinite", f"parts.{number}") == float(number == 50)
+    assert math.isnan(session.value("act.mean", "parts.2")), "it was not called"
+
+
+def test_a_thousand_layers_take_half_a_mebibyte_of_samples() -> None:
+    samples = Samples()
+    for layer in range(1000):
+        taken = samples.take(layer, 0, torch.full((16, 64), float(layer)), 1, 0.0)
+        assert taken is not None
+        samples.watch(taken.device, None)
+        assert taken.untyped_storage().nbytes() <= 1 << 19
+    assert samples.collect(1000)["act.mean"].tolist() == list(range(1000))

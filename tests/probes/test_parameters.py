@@ -10,7 +10,7 @@ from torch import nn
 
 from nndoctor.discovery import ModelIndex
 from nndoctor.probes.parameters import ParameterProbe
-from nndoctor.probes.sketch import Sketch, block_view, is_dense, width_for
+from nndoctor.probes.sketch import Sketch, block_view, gather, is_dense, width_for
 
 Optimizer = torch.optim.Optimizer
 
@@ -230,6 +230,17 @@ def test_the_sketch_stays_within_one_percent_or_one_mebibyte() -> None:
         width = width_for(rows, elements, 8)
         assert width % 16 == 0
         assert 4 * rows * width * 8 <= max(1 << 20, elements * 4 // 100) or width == 64
+
+
+@pytest.mark.parametrize(("sizes", "width"), [([16, 3], 16), ([17, 3], 32), ([5000], 256), ([0, 0], 16)])
+def test_no_row_of_the_sketch_is_longer_than_the_longest_tensor(sizes: list[int], width: int) -> None:
+    tensors = [torch.arange(float(size)) for size in sizes]
+    sketch = Sketch(tensors, 256)
+    matrix = sketch.matrix()
+    gather(sketch.destinations(matrix), sketch.sources(tensors))
+    assert matrix.shape == (len(sizes), width)
+    if max(sizes) <= width:
+        assert [float(row.sum()) for row in matrix] == [float(tensor.sum()) for tensor in tensors]
 
 
 def test_phases_come_from_a_private_generator() -> None:
