@@ -16,8 +16,8 @@ COMBINED = ("mean", "mean", "mean", "amax", "sum", "mean", "amax")
 
 LAYOUTS_KEPT = 32
 FIRST_ROWS = 16
-MOST_ROWS = 128
-"""Samples held at a time, half a MiB of them: a step with more calls is worked up in turns as long as that."""
+MOST_ROWS = 64
+"""Samples held at a time, a quarter of a MiB of them: a step with more calls is worked up in turns as long as that."""
 
 
 @dataclass(slots=True, eq=False)
