@@ -21,6 +21,11 @@ FRAME_SHARE = 1.0
 DENSE_STEPS = 50
 """Every step is measured at first, so that early disasters are caught."""
 
+DENSE_LEAST = 10
+DENSE_SECONDS = 10.0
+"""Of the doctor's own work at most while every step is measured, but for the first ten: looks at a thousand layers take half a
+second each, and whoever starts such a training should not wait half a minute longer."""
+
 FLOOR = 8
 SLOWEST_BY_DEFAULT = 32
 GENEROUS = 3
@@ -105,7 +110,7 @@ class Budget:
     Args:
         budget: share of the step time that the doctor may cost, 0.01 for one percent.
         cadence: measure every `cadence`-th step instead (reproducible runs); the budget is then not enforced.
-        dense: steps at the start that are always measured.
+        dense: steps at the start that are always measured; fewer where that takes more than ``DENSE_SECONDS``.
     """
 
     budget: float = 0.01
@@ -119,6 +124,7 @@ class Budget:
     frame: Cadence = field(init=False)
     whole_every: int | None = None
     """Every so many-th step is measured whole, whatever that costs: one on which a compiled model runs eagerly."""
+    _dense_spent: float = 0.0
     _next_look: int = 0
     _beyond_promise: bool = False
     """After the first samples: all tiers together would cost more than the budget, so none looks more often than at one step in 32."""
@@ -198,6 +204,10 @@ class Budget:
         if step > self.dense:
             self.elapsed += seconds
             self.spent_after_dense += own
+        elif self.cadence is None:
+            self._dense_spent += own
+            if step >= DENSE_LEAST and self._dense_spent > DENSE_SECONDS:
+                self.dense = step
         if step > 2 and seconds > own and (not sampled or step <= self.dense):
             self.step_time.observe(seconds - own)
 

@@ -6,7 +6,7 @@ from itertools import pairwise
 
 import pytest
 
-from nndoctor.budget import DENSE_STEPS, GENEROUS_SAMPLES, SLOWEST, SLOWEST_BY_DEFAULT, Budget, Cadence, StepTime
+from nndoctor.budget import DENSE_LEAST, DENSE_SECONDS, DENSE_STEPS, GENEROUS_SAMPLES, SLOWEST, SLOWEST_BY_DEFAULT, Budget, Cadence, StepTime
 
 
 def learnt(cost: float, step_time: float = 0.01, share: float = 0.004) -> Cadence:
@@ -169,3 +169,24 @@ def test_no_tier_looks_more_often_than_usual_where_all_together_would_cost_more_
     assert together < dear.budget
     assert planned(0.15, looks=20, **costs, look=9e-3).every("activations") == 8, "a short run is looked at as often as each tier can afford"
     assert planned(0.002, **costs, look=9e-3).every("parameters") > SLOWEST_BY_DEFAULT, "what is seldom already stays as seldom"
+
+
+@pytest.mark.parametrize(
+    ("own", "measured"),
+    [(0.004, DENSE_STEPS), (DENSE_SECONDS / DENSE_STEPS, DENSE_STEPS), (0.5, 21), (30.0, DENSE_LEAST)],
+)
+def test_looks_that_take_long_are_fewer_at_the_start_but_never_fewer_than_ten(own: float, measured: int) -> None:
+    budget = Budget()
+    looked = []
+    for step in range(1, 2 * DENSE_STEPS):
+        if budget.sampled("parameters", step) and step % SLOWEST_BY_DEFAULT:
+            looked.append(step)
+        budget.step_took(step, own + 0.1, own, sampled=True)
+    assert looked == [step for step in range(1, measured + 1) if step % SLOWEST_BY_DEFAULT]
+
+
+def test_a_fixed_cadence_measures_all_of_the_first_steps_whatever_they_take() -> None:
+    budget = Budget(cadence=7)
+    for step in range(1, DENSE_STEPS + 1):
+        assert budget.sampled("parameters", step)
+        budget.step_took(step, 31.0, 30.0, sampled=True)
