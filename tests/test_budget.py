@@ -6,7 +6,17 @@ from itertools import pairwise
 
 import pytest
 
-from nndoctor.budget import DENSE_LEAST, DENSE_SECONDS, DENSE_STEPS, GENEROUS_SAMPLES, SLOWEST, SLOWEST_BY_DEFAULT, Budget, Cadence, StepTime
+from nndoctor.budget import (
+    DENSE_LEAST,
+    DENSE_SECONDS,
+    DENSE_STEPS,
+    GENEROUS_SAMPLES,
+    SLOWEST,
+    SLOWEST_BY_DEFAULT,
+    Budget,
+    Cadence,
+    StepTime,
+)
 
 
 def learnt(cost: float, step_time: float = 0.01, share: float = 0.004) -> Cadence:
