@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from markupsafe import Markup
 
-from nndoctor.findings import taken_for
+from nndoctor.findings import rules_that_looked, taken_for
 from nndoctor.reports.charts import Line, number, run_line, spread_line, whole_number
 from nndoctor.reports.sections.common import Case, case
 from nndoctor.reports.sections.measured import overhead, sampling
@@ -32,6 +32,7 @@ def build(view: RunView) -> Mapping[str, Any]:
         "sentence": sentence(view, roots),
         "detail": roots[0].message if roots else watched(view),
         "about": about(view),
+        "rules": rules_that_looked(view.diagnosis),
         "taken_for": "; ".join(taken_for(view.facts)),
         "remedy": remedies[0] if remedies else None,
         "verdict": view.diagnosis.verdict,
