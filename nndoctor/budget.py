@@ -32,6 +32,8 @@ GENEROUS = 3
 GENEROUS_SAMPLES = 80
 """So many samples of a tier (at one step in 32 about the first thousand steps) may cost three times its share."""
 SLOWEST = 4096
+SHORTEST = 1e-4
+"""Seconds that no sample stands out by."""
 
 
 @dataclass
@@ -70,11 +72,19 @@ class Cadence:
     samples: int = 0
 
     def observe_cost(self, seconds: float) -> None:
-        """Learn what one sample cost; the first one is warm-up and does not count."""
+        """Learn what one sample cost; the first one is warm-up and does not count.
+
+        After ten, one that stands out counts at most threefold: a garbage collection of the whole process, which takes
+        0.2 s, falls into somebody's sample now and then, and would thin out that tier for thousands of steps.
+        """
         self.samples += 1
         if self.samples == 1:
             return
-        self.cost = seconds if self.cost is None else max(0.0, self.cost + 0.3 * (seconds - self.cost))
+        if self.cost is None:
+            self.cost = seconds
+        else:
+            heard = seconds if self.samples <= 10 else min(seconds, max(3 * self.cost, SHORTEST))
+            self.cost = max(0.0, self.cost + 0.3 * (heard - self.cost))
         if not self.step_time.seconds:
             return
         every = self.fastest

@@ -36,6 +36,30 @@ def test_a_cadence_keeps_its_cost_within_its_share(cost: float, allowance: float
     assert cadence.every & (cadence.every - 1) == 0
 
 
+def test_a_single_stall_does_not_thin_a_tier_out_but_a_lasting_rise_does() -> None:
+    cadence = learnt(2e-4)
+    for _ in range(10):
+        cadence.observe_cost(2e-4)
+    before = cadence.every
+    assert before is not None
+    cadence.observe_cost(0.2)  # a garbage collection
+    assert cadence.every is not None
+    assert cadence.every <= 2 * before
+    for _ in range(12):
+        cadence.observe_cost(4e-3)
+    assert cadence.every >= 8 * before
+    assert cadence.cost == pytest.approx(4e-3, rel=0.1)
+
+
+def test_a_tier_that_cost_nothing_is_not_taken_to_stay_free() -> None:
+    cadence = learnt(0.0)
+    for _ in range(10):
+        cadence.observe_cost(0.0)
+    for _ in range(20):
+        cadence.observe_cost(4e-3)
+    assert cadence.cost == pytest.approx(4e-3, rel=0.1)
+
+
 def test_a_cadence_rises_at_once_and_falls_only_by_four() -> None:
     cadence = learnt(2e-4)
     before = cadence.every

@@ -1,4 +1,4 @@
-"""Holds the samples of one step until all layers are done, then computes everybody's statistics at once."""
+"""Holds samples of the layers of one step and computes their statistics many at a time."""
 
 from __future__ import annotations
 
