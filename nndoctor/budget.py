@@ -36,6 +36,11 @@ SHORTEST = 1e-4
 """Seconds that no sample stands out by."""
 
 
+def heard(seconds: float, typical: float, seen: int, least: float = 0.0) -> float:
+    """`seconds`, or after ten of its kind at most three times what is typical (`least` is never too much)."""
+    return seconds if seen <= 10 else min(seconds, max(3 * typical, least))
+
+
 @dataclass
 class StepTime:
     """A smoothed step time without the doctor's own part."""
@@ -49,8 +54,7 @@ class StepTime:
         if self.seconds is None:
             self.seconds = seconds
             return
-        heard = seconds if self.steps <= 10 else min(seconds, 3 * self.seconds)
-        self.seconds += max(0.1, 1 / self.steps) * (heard - self.seconds)
+        self.seconds += max(0.1, 1 / self.steps) * (heard(seconds, self.seconds, self.steps) - self.seconds)
 
 
 @dataclass
@@ -83,8 +87,7 @@ class Cadence:
         if self.cost is None:
             self.cost = seconds
         else:
-            heard = seconds if self.samples <= 10 else min(seconds, max(3 * self.cost, SHORTEST))
-            self.cost = max(0.0, self.cost + 0.3 * (heard - self.cost))
+            self.cost = max(0.0, self.cost + 0.3 * (heard(seconds, self.cost, self.samples, SHORTEST) - self.cost))
         if not self.step_time.seconds:
             return
         every = self.fastest

@@ -43,6 +43,6 @@ def test_processes_that_are_given_one_folder_do_not_get_in_each_others_way(monke
     assert all((folder / "record.sqlite").exists() for folder in kept)
 
 
-def test_a_folder_above_the_current_one_is_kept_as_it_was_given() -> None:
+def test_the_first_process_keeps_the_folder_and_the_others_stand_beside_it() -> None:
     assert own_folder(Path("runs/last"), 0) == Path("runs/last")
     assert own_folder(Path("runs/last"), 1) == Path("runs/last-rank1")

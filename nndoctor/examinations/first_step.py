@@ -134,7 +134,7 @@ def _forget_keywords(removed: RemovableHandle) -> None:
     """Take out what PyTorch leaves behind of a removed hook on all modules that asked for keyword arguments.
 
     It keeps the hook's number in a table of its own, and whoever calls a compiled model is from then on warned of
-    a global hook that is no more. No public call reaches that table (seen in 2.6 to 2.13).
+    a global hook that is no more (PyTorch 2.13). No public call reaches that table.
     """
     table = getattr(nn.modules.module, "_global_forward_hooks_with_kwargs", None)
     if isinstance(table, dict):
